@@ -1,0 +1,48 @@
+package relay
+
+import (
+	"time"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+)
+
+// A Delivery is what one sender handed in, before anything about it is proven.
+type Delivery struct {
+	Source  string            // name of the source it was sent to
+	Body    []byte            // the bytes as they arrived; on loan until Receive returns
+	Header  map[string]string // the headers that the source and its traces need, no others
+	Arrived time.Time         // when the body was read; the delivery is judged by this time
+}
+
+// An Event is a fact, ready to be stored.
+type Event struct {
+	CloudEvent event.Event // data is the sender's bytes, unchanged
+	Source     string      // name of the source
+	Type       string      // the sender's own type, such as batch.done
+	Resource   string      // what the event is about; empty if the data names nothing
+	Proof      string      // which of the source's secrets signed it: "1" is the first
+
+	// Members is a compact JSON object of the envelope's further members; nil if there are none.
+	Members []byte
+	// Head and Tail are the bytes before and after the data: Head + data + Tail is the signed body.
+	Head, Tail []byte
+}
+
+// Stored says where an event lies.
+type Stored struct {
+	Subject   string
+	Sequence  uint64
+	Duplicate bool // it was there before; Sequence is the first one's
+}
+
+// A Receipt is the relay's word on a delivery.
+type Receipt struct {
+	Stored
+	ID    string // as far as they could be read, also beside an error
+	Type  string
+	Proof string
+
+	DeadLettered bool
+	Reason       string // why it is a dead letter
+	Detail       string
+}
