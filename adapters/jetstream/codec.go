@@ -1,0 +1,207 @@
+package jetstream
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+	"github.com/cloudevents/sdk-go/v2/types"
+	"github.com/nats-io/nats.go"
+
+	"together-relay/relay"
+)
+
+// Headers of ours beside the CloudEvents attributes. They carry what is needed to send
+// the delivery again as it was.
+const (
+	envelopeHeader = "Relay-Envelope" // compact JSON of the envelope's further members
+	headHeader     = "Relay-Head"     // the signed body before the data
+	tailHeader     = "Relay-Tail"     // the signed body after the data
+	attribute      = "ce-"
+)
+
+// encode writes an event in the binary mode of the CloudEvents NATS binding: the data is
+// the payload as it is, each attribute a header in lower case, percent-encoded.
+func encode(subject string, ev relay.Event) (*nats.Msg, error) {
+	ctx := ev.CloudEvent.Context.AsV1()
+	h := make(nats.Header, 16)
+	set := func(name, value string) { h[name] = []string{escapeValue(value)} }
+
+	set(attribute+"specversion", event.CloudEventsVersionV1)
+	set(attribute+"id", ctx.ID)
+	set(attribute+"source", ctx.Source.String())
+	set(attribute+"type", ctx.Type)
+	if ctx.Subject != nil {
+		set(attribute+"subject", *ctx.Subject)
+	}
+	if ctx.Time != nil {
+		set(attribute+"time", ctx.Time.String())
+	}
+	if ctx.DataContentType != nil {
+		set(attribute+"datacontenttype", *ctx.DataContentType)
+	}
+	if ctx.DataSchema != nil {
+		set(attribute+"dataschema", ctx.DataSchema.String())
+	}
+	for name, value := range ctx.Extensions {
+		text, err := types.Format(value)
+		if err != nil {
+			return nil, fmt.Errorf("encode attribute %s: %w", name, err)
+		}
+		set(attribute+name, text)
+	}
+	if ev.Members != nil {
+		h[envelopeHeader] = []string{string(ev.Members)}
+	}
+	if len(ev.Head) > 0 {
+		set(headHeader, string(ev.Head))
+		set(tailHeader, string(ev.Tail))
+	}
+	set(nats.MsgIdHdr, ev.Source+":"+ctx.ID)
+	return &nats.Msg{Subject: subject, Header: h, Data: ev.CloudEvent.DataEncoded}, nil
+}
+
+// decode reads an event back, written by us or by another sender of either mode.
+func decode(h nats.Header, data []byte) (relay.Event, error) {
+	var ev relay.Event
+	if mode := h.Get("Content-Type"); strings.HasPrefix(strings.ToLower(mode), "application/cloudevents") {
+		err := json.Unmarshal(data, &ev.CloudEvent)
+		return ev, err
+	}
+	ctx := &event.EventContextV1{}
+	for _, name := range slices.Sorted(maps.Keys(h)) {
+		attr, ok := strings.CutPrefix(strings.ToLower(name), attribute)
+		if !ok || len(h[name]) == 0 {
+			continue
+		}
+		value, err := unescapeValue(h[name][0])
+		if err != nil {
+			return ev, fmt.Errorf("decode header %s: %w", name, err)
+		}
+		if err := setAttribute(ctx, attr, value); err != nil {
+			return ev, fmt.Errorf("decode header %s: %w", name, err)
+		}
+	}
+	if ctx.ID == "" || ctx.Type == "" {
+		return ev, fmt.Errorf("decode message: no CloudEvent, ce-id or ce-type is missing")
+	}
+	ev.CloudEvent = event.Event{Context: ctx, DataEncoded: data}
+	if ctx.Subject != nil {
+		ev.Resource = *ctx.Subject
+	}
+	if id, err := unescapeValue(h.Get(nats.MsgIdHdr)); err == nil {
+		ev.Source, _ = strings.CutSuffix(id, ":"+ctx.ID)
+	}
+	if members := h.Get(envelopeHeader); members != "" {
+		ev.Members = []byte(members)
+	}
+	head, err := unescapeValue(h.Get(headHeader))
+	if err != nil {
+		return ev, fmt.Errorf("decode header %s: %w", headHeader, err)
+	}
+	tail, err := unescapeValue(h.Get(tailHeader))
+	if err != nil {
+		return ev, fmt.Errorf("decode header %s: %w", tailHeader, err)
+	}
+	ev.Head, ev.Tail = []byte(head), []byte(tail)
+	return ev, nil
+}
+
+func setAttribute(ctx *event.EventContextV1, name, value string) error {
+	switch name {
+	case "specversion":
+		if value != event.CloudEventsVersionV1 {
+			return fmt.Errorf("specversion %q is not %s", value, event.CloudEventsVersionV1)
+		}
+	case "id":
+		ctx.ID = value
+	case "source":
+		uri := types.ParseURIRef(value)
+		if uri == nil {
+			return fmt.Errorf("no URI reference")
+		}
+		ctx.Source = *uri
+	case "type":
+		ctx.Type = value
+	case "subject":
+		ctx.Subject = &value
+	case "datacontenttype":
+		ctx.DataContentType = &value
+	case "dataschema":
+		if ctx.DataSchema = types.ParseURI(value); ctx.DataSchema == nil {
+			return fmt.Errorf("no URI")
+		}
+	case "time":
+		when, err := types.ParseTimestamp(value)
+		if err != nil {
+			return err
+		}
+		ctx.Time = when
+	default:
+		if ctx.Extensions == nil {
+			ctx.Extensions = map[string]any{}
+		}
+		ctx.Extensions[name] = value
+	}
+	return nil
+}
+
+// unescapeValue undoes double quotes with backslashes, then one round of percent-encoding.
+// Hex of either case and needless encoding are taken; what is no UTF-8 then is an error.
+func unescapeValue(s string) (string, error) {
+	if len(s) >= 2 && s[0] == '"' && s[len(s)-1] == '"' {
+		s = unquote(s[1 : len(s)-1])
+	}
+	if strings.IndexByte(s, '%') >= 0 {
+		b := make([]byte, 0, len(s))
+		for i := 0; i < len(s); i++ {
+			if s[i] == '%' {
+				if i+2 >= len(s) || !isHex(s[i+1]) || !isHex(s[i+2]) {
+					return "", fmt.Errorf("broken percent-encoding at byte %d", i)
+				}
+				b = append(b, unhex(s[i+1])<<4|unhex(s[i+2]))
+				i += 2
+				continue
+			}
+			b = append(b, s[i])
+		}
+		s = string(b)
+	}
+	if !utf8.ValidString(s) {
+		return "", fmt.Errorf("not UTF-8")
+	}
+	return s, nil
+}
+
+func unquote(s string) string {
+	if strings.IndexByte(s, '\\') < 0 {
+		return s
+	}
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		if s[i] == '\\' && i+1 < len(s) {
+			i++
+		}
+		b.WriteByte(s[i])
+	}
+	return b.String()
+}
+
+func isHex(c byte) bool {
+	return '0' <= c && c <= '9' || 'a' <= c && c <= 'f' || 'A' <= c && c <= 'F'
+}
+
+func unhex(c byte) byte {
+	switch {
+	case c <= '9':
+		return c - '0'
+	case c <= 'F':
+		return c - 'A' + 10
+	default:
+		return c - 'a' + 10
+	}
+}

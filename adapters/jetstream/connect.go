@@ -1,0 +1,97 @@
+package jetstream
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/rs/zerolog"
+)
+
+// Auth is how the relay proves itself to a NATS server. The fields are those of the nats
+// CLI; empty ones are not used.
+type Auth struct {
+	Creds, NKey    string // files: credentials, seed
+	User, Password string
+	Token          string
+	CA, Cert, Key  string // files: root certificates, client certificate, its key
+}
+
+func (a Auth) options() ([]nats.Option, error) {
+	var options []nats.Option
+	add := func(set bool, option nats.Option) {
+		if set {
+			options = append(options, option)
+		}
+	}
+	add(a.Creds != "", nats.UserCredentials(a.Creds))
+	add(a.User != "", nats.UserInfo(a.User, a.Password))
+	add(a.Token != "", nats.Token(a.Token))
+	add(a.CA != "", nats.RootCAs(a.CA))
+	add(a.Cert != "", nats.ClientCert(a.Cert, a.Key))
+	if a.NKey != "" {
+		nkey, err := nats.NkeyOptionFromSeed(a.NKey)
+		if err != nil {
+			return nil, fmt.Errorf("read nkey %s: %w", a.NKey, err)
+		}
+		options = append(options, nkey)
+	}
+	return options, nil
+}
+
+// connect returns a connection that never gives up: it may begin without a server, and
+// comes back whenever one is there. It does not block. While there is no server a
+// publish fails at once, and nothing that failed is sent later. The function changed is
+// called after each connection.
+func connect(urls string, auth Auth, log zerolog.Logger, changed func(), more ...nats.Option) (*nats.Conn, error) {
+	options, err := auth.options()
+	if err != nil {
+		return nil, err
+	}
+	up := func(nc *nats.Conn) {
+		log.Info().Str("server", nc.ConnectedUrlRedacted()).Str("version", nc.ConnectedServerVersion()).Msg("connected to NATS")
+		changed()
+	}
+	options = append(options,
+		nats.Name("together-relay"),
+		nats.CustomInboxPrefix("_INBOX_relay"),
+		nats.RetryOnFailedConnect(true),
+		nats.MaxReconnects(-1),
+		nats.ReconnectBufSize(-1),
+		nats.ReconnectWait(250*time.Millisecond),
+		nats.ReconnectJitter(250*time.Millisecond, 500*time.Millisecond),
+		nats.Timeout(2*time.Second),
+		nats.PingInterval(5*time.Second),
+		nats.MaxPingsOutstanding(2),
+		nats.IgnoreAuthErrorAbort(),
+		nats.ConnectHandler(up),
+		nats.ReconnectHandler(up),
+		nats.DisconnectErrHandler(func(nc *nats.Conn, err error) {
+			if !nc.IsClosed() {
+				log.Warn().Err(err).Msg("connection to NATS lost; trying again until it is back")
+			}
+		}),
+		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { log.Debug().Err(err).Msg("NATS is not there yet") }),
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { log.Warn().Err(err).Msg("NATS reports an error") }),
+	)
+	nc, err := nats.Connect(urls, append(options, more...)...)
+	if err != nil {
+		return nil, fmt.Errorf("connect to NATS: %w", err)
+	}
+	return nc, nil
+}
+
+// Dial connects once, or says why not. It blocks for two seconds at most.
+func Dial(urls string, auth Auth) (*nats.Conn, error) {
+	options, err := auth.options()
+	if err != nil {
+		return nil, err
+	}
+	options = append(options, nats.Name("together-relay command line"), nats.CustomInboxPrefix("_INBOX_relay"),
+		nats.ReconnectBufSize(-1), nats.Timeout(2*time.Second))
+	nc, err := nats.Connect(urls, options...)
+	if err != nil {
+		return nil, fmt.Errorf("connect to NATS at %s: %w", urls, err)
+	}
+	return nc, nil
+}

@@ -1,0 +1,293 @@
+package jetstream
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/rs/zerolog"
+
+	"together-relay/relay"
+)
+
+// Config says which streams the log keeps and what they must be like.
+type Config struct {
+	Stream    string            // its dead letters go to <Stream>_DLQ
+	Prefixes  map[string]string // subject prefix of each source, by the source's name
+	Replicas  int
+	MaxAge    time.Duration // how long events and dead letters are kept
+	Window    time.Duration // how long an id is remembered; at most MaxAge
+	MaxBytes  int64         // largest size of the event stream; 0 is no limit
+	Timeout   time.Duration // longest wait for an acknowledgement, repeats included
+	Provision string        // one of the Provision constants
+}
+
+// How much of the streams' making is the relay's business.
+const (
+	ProvisionCreate = "create" // make them when missing, report drift
+	ProvisionApply  = "apply"  // the same, and change them to what is configured
+	ProvisionCheck  = "check"  // report only; for a relay that may not make streams
+)
+
+// A Log keeps events and dead letters on two JetStream streams. It implements
+// [relay.Log] and is safe for concurrent use.
+type Log struct {
+	nc   *nats.Conn
+	js   jetstream.JetStream
+	cfg  Config
+	log  zerolog.Logger
+	kick chan struct{}
+	// trouble is why nothing can be stored now; it points at nil when all is well.
+	trouble atomic.Pointer[error]
+	warned  map[Drift]bool // belongs to Run
+}
+
+var errNotChecked = errors.New("the streams were not looked at yet")
+
+// Open returns a log on a connection of its own, which never gives up; see [Config] and
+// Run. It does not block.
+func Open(urls string, auth Auth, cfg Config, log zerolog.Logger, more ...nats.Option) (*Log, error) {
+	l := newLog(cfg, log)
+	nc, err := connect(urls, auth, log, l.Kick, more...)
+	if err != nil {
+		return nil, err
+	}
+	return l, l.use(nc)
+}
+
+// NewLog returns a log on a connection of the caller's.
+func NewLog(nc *nats.Conn, cfg Config, log zerolog.Logger) (*Log, error) {
+	l := newLog(cfg, log)
+	return l, l.use(nc)
+}
+
+func newLog(cfg Config, log zerolog.Logger) *Log {
+	l := &Log{cfg: cfg, log: log, kick: make(chan struct{}, 1), warned: map[Drift]bool{}}
+	l.trouble.Store(&errNotChecked)
+	return l
+}
+
+func (l *Log) use(nc *nats.Conn) (err error) {
+	l.nc = nc
+	if l.js, err = jetstream.New(nc); err != nil {
+		return fmt.Errorf("open JetStream: %w", err)
+	}
+	return nil
+}
+
+// Close ends the connection. What was not acknowledged by then is not stored by it.
+func (l *Log) Close() { l.nc.Close() }
+
+// Run finds or makes the streams as soon as there is a server, and looks at them again
+// after each reconnection and every ten seconds. It blocks until ctx is done.
+func (l *Log) Run(ctx context.Context) error {
+	said := ""
+	for {
+		err := l.Look(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		wait := 10 * time.Second
+		switch {
+		case err == nil && said != "-":
+			l.log.Info().Str("stream", l.cfg.Stream).Strs("subjects", l.subjects()).Msg("ready to store")
+			said = "-"
+		case err != nil:
+			wait = time.Second / 2
+			if said != err.Error() {
+				said = err.Error()
+				l.log.Error().Err(err).Msg("cannot store; trying again")
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-l.kick:
+		case <-time.After(wait):
+		}
+	}
+}
+
+// Look finds or makes the streams once and says why nothing can be stored. It blocks for
+// ten seconds at most. A log that is not Run has to be looked at once.
+func (l *Log) Look(ctx context.Context) error {
+	err := l.provision(ctx)
+	l.trouble.Store(&err)
+	return err
+}
+
+// Kick makes Run look at the streams now.
+func (l *Log) Kick() {
+	select {
+	case l.kick <- struct{}{}:
+	default:
+	}
+}
+
+func (l *Log) subjects() []string {
+	return subjectsBelow(slices.Collect(maps.Values(l.cfg.Prefixes)))
+}
+
+// Append implements [relay.Log].
+func (l *Log) Append(ctx context.Context, ev relay.Event) (relay.Stored, error) {
+	subject := Subject(l.cfg.Prefixes[ev.Source], ev.Type, ev.Resource)
+	msg, err := encode(subject, ev)
+	if err != nil {
+		return relay.Stored{}, &relay.NotStored{Cause: err, RetryAfter: longWait}
+	}
+	ack, err := l.publish(ctx, l.cfg.Stream, msg)
+	if err != nil {
+		return relay.Stored{}, err
+	}
+	return relay.Stored{Subject: subject, Sequence: ack.Sequence, Duplicate: ack.Duplicate}, nil
+}
+
+// Bury implements [relay.Log]. The same body, sent again, is the same dead letter.
+func (l *Log) Bury(ctx context.Context, letter relay.DeadLetter) error {
+	msg := encodeLetter(letter)
+	sum := sha256.Sum256(letter.Body)
+	msg.Header.Set(nats.MsgIdHdr, escapeValue(letter.Source)+":"+hex.EncodeToString(sum[:]))
+	_, err := l.publish(ctx, l.deadStream(), msg)
+	if _, ok := errors.AsType[*relay.Unusable](err); ok {
+		return &relay.NotStored{Cause: fmt.Errorf("bury dead letter: %w", err), RetryAfter: longWait}
+	}
+	return err
+}
+
+func (l *Log) deadStream() string { return l.cfg.Stream + "_DLQ" }
+
+// Good times to wait before the same event is sent again.
+const (
+	shortWait = 1 * time.Second // it is being stored, or the stream is busy
+	longWait  = 5 * time.Second
+)
+
+// maxHeader is the most that JetStream keeps of a message's headers, in bytes.
+const maxHeader = 64<<10 - 1
+
+// publish blocks until the stream has acknowledged the message, or until the time is up.
+// A sender that hangs up does not end it: the outcome is worth knowing. A server that
+// has no leader for the stream just now, or is storing the same id at this moment, is
+// asked again; any other refusal ends it at once.
+func (l *Log) publish(ctx context.Context, stream string, msg *nats.Msg) (*jetstream.PubAck, error) {
+	if trouble := *l.trouble.Load(); trouble != nil {
+		return nil, &relay.NotStored{Cause: trouble, RetryAfter: longWait}
+	}
+	msg.Header[nats.ExpectedStreamHdr] = []string{stream}
+	err := l.fits(msg)
+	if err != nil && msg.Header[headHeader] != nil {
+		// The way the body was written around its data is worth less than the event.
+		delete(msg.Header, headHeader)
+		delete(msg.Header, tailHeader)
+		err = l.fits(msg)
+	}
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.cfg.Timeout)
+	defer cancel()
+	for {
+		ack, err := l.js.PublishMsg(ctx, msg, jetstream.WithRetryAttempts(math.MaxInt32))
+		if err == nil {
+			return ack, nil
+		}
+		failure := classify(err)
+		if !failure.again {
+			return nil, failure.err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, failure.err
+		case <-time.After(failure.pause):
+		}
+	}
+}
+
+// fits says whether a message of the stream can hold msg.
+func (l *Log) fits(msg *nats.Msg) error {
+	size := headerSize(msg.Header)
+	if size > maxHeader {
+		return tooLarge("its headers need %d bytes, a message has room for %d", size, maxHeader)
+	}
+	if limit := l.nc.MaxPayload(); limit > 0 && int64(size+len(msg.Data)) > limit {
+		return tooLarge("it needs %d bytes, a message has room for %d", size+len(msg.Data), limit)
+	}
+	return nil
+}
+
+// HeaderRoom is how many bytes of a message are kept free for its headers.
+const HeaderRoom = 24 << 10
+
+// Room is the largest body that fits into a message of the server, or no less than all if
+// there was no server yet.
+func (l *Log) Room() int64 {
+	if limit := l.nc.MaxPayload(); limit > HeaderRoom {
+		return limit - HeaderRoom
+	}
+	return math.MaxInt64
+}
+
+type failure struct {
+	err   error
+	again bool // asking once more within the same request can help
+	pause time.Duration
+}
+
+// Error codes of the JetStream API that nats.go does not name.
+const (
+	codeMessageTooLarge = 10054
+	codeHeaderTooLarge  = 10097
+	codeIDInProcess     = 10158
+	codeSeqInProcess    = 10164
+	codeTooManyRequests = 10167
+)
+
+// classify says what a failed publish means: one table.
+func classify(err error) failure {
+	if errors.Is(err, nats.ErrMaxPayload) {
+		return failure{err: tooLarge("%s", err)}
+	}
+	wait := longWait
+	if api, ok := errors.AsType[jetstream.JetStreamError](err); ok && api.APIError() != nil {
+		switch api.APIError().ErrorCode {
+		case codeMessageTooLarge, codeHeaderTooLarge:
+			return failure{err: tooLarge("%s", api.APIError().Description)}
+		case codeIDInProcess, codeSeqInProcess:
+			return failure{err: notStored(err, shortWait), again: true, pause: 50 * time.Millisecond}
+		case codeTooManyRequests:
+			wait = shortWait
+		}
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = fmt.Errorf("the stream did not acknowledge in time; it may be stored all the same: %w", err)
+	}
+	return failure{err: notStored(err, wait)}
+}
+
+func notStored(cause error, wait time.Duration) error {
+	return &relay.NotStored{Cause: cause, RetryAfter: wait}
+}
+
+func tooLarge(format string, args ...any) error {
+	return &relay.Unusable{Reason: relay.ReasonSize, Detail: fmt.Sprintf(format, args...)}
+}
+
+// headerSize is the length of the headers on the wire.
+func headerSize(h nats.Header) int {
+	size := len("NATS/1.0\r\n\r\n")
+	for name, values := range h {
+		for _, v := range values {
+			size += len(name) + len(": \r\n") + len(v)
+		}
+	}
+	return size
+}

@@ -1,0 +1,174 @@
+package jetstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"together-relay/relay"
+)
+
+// A Reader reads a log's streams back: for people, not for teams.
+type Reader struct {
+	js     jetstream.JetStream
+	stream string
+}
+
+// NewReader returns a reader of the event stream and of its dead letters.
+func NewReader(nc *nats.Conn, stream string) (*Reader, error) {
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return nil, fmt.Errorf("open JetStream: %w", err)
+	}
+	return &Reader{js: js, stream: stream}, nil
+}
+
+// A Query chooses events.
+type Query struct {
+	Type     string    // a type or a pattern of types: fine_tune.*, fine_tune.>; empty is all
+	Resource string    // what the event is about; empty is all
+	Since    time.Time // stored since then; zero is from the beginning
+	Follow   bool      // go on with what is stored from now
+}
+
+// A Message is an event as it lies in the stream.
+type Message struct {
+	relay.Event
+	Place
+	Broken error // why the message could not be read as an event
+}
+
+// A Letter is a dead letter as it lies in the stream.
+type Letter struct {
+	relay.DeadLetter
+	Place
+	Broken error
+}
+
+// Place is where and since when a message is stored.
+type Place struct {
+	Subject  string
+	Sequence uint64
+	Stored   time.Time
+}
+
+// Events calls yield for each event of the query in stream order. It returns when all
+// that was stored at the beginning is through, or, following, when ctx is done; it
+// ends early with yield's error.
+func (r *Reader) Events(ctx context.Context, q Query, yield func(Message) error) error {
+	stream, err := r.lookup(ctx, r.stream)
+	if err != nil {
+		return err
+	}
+	filters := typeFilters(stream.CachedInfo().Config.Subjects, q.Type)
+	return r.walk(ctx, r.stream, filters, q, func(p Place, h nats.Header, data []byte) error {
+		if q.Resource != "" && !strings.HasSuffix(p.Subject, "."+ResourceToken(q.Resource)) {
+			return nil
+		}
+		ev, err := decode(h, data)
+		return yield(Message{Event: ev, Place: p, Broken: err})
+	})
+}
+
+// Letters calls yield for each dead letter in stream order.
+func (r *Reader) Letters(ctx context.Context, yield func(Letter) error) error {
+	stream := r.stream + "_DLQ"
+	if _, err := r.lookup(ctx, stream); err != nil {
+		return err
+	}
+	return r.walk(ctx, stream, []string{deadRoot + ".dlq.ingest.>"}, Query{}, func(p Place, h nats.Header, data []byte) error {
+		letter, err := decodeLetter(h, data)
+		return yield(Letter{DeadLetter: letter, Place: p, Broken: err})
+	})
+}
+
+// ErrNoLetter says that there is no dead letter of that number.
+var ErrNoLetter = errors.New("no such dead letter")
+
+// Letter reads one dead letter.
+func (r *Reader) Letter(ctx context.Context, seq uint64) (Letter, error) {
+	stream, err := r.lookup(ctx, r.stream+"_DLQ")
+	if err != nil {
+		return Letter{}, err
+	}
+	raw, err := stream.GetMsg(ctx, seq)
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return Letter{}, fmt.Errorf("dead letter %d: %w", seq, ErrNoLetter)
+	}
+	if err != nil {
+		return Letter{}, fmt.Errorf("read dead letter %d: %w", seq, err)
+	}
+	letter, err := decodeLetter(raw.Header, raw.Data)
+	return Letter{DeadLetter: letter, Place: Place{Subject: raw.Subject, Sequence: raw.Sequence, Stored: raw.Time}, Broken: err}, nil
+}
+
+// Drop removes one dead letter for good.
+func (r *Reader) Drop(ctx context.Context, seq uint64) error {
+	stream, err := r.lookup(ctx, r.stream+"_DLQ")
+	if err != nil {
+		return err
+	}
+	err = stream.DeleteMsg(ctx, seq)
+	if errors.Is(err, jetstream.ErrMsgNotFound) || errors.Is(err, jetstream.ErrMsgDeleteUnsuccessful) {
+		return fmt.Errorf("dead letter %d: %w", seq, ErrNoLetter)
+	}
+	if err != nil {
+		return fmt.Errorf("drop dead letter %d: %w", seq, err)
+	}
+	return nil
+}
+
+func (r *Reader) lookup(ctx context.Context, name string) (jetstream.Stream, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	stream, err := r.js.Stream(ctx, name)
+	if err != nil {
+		return nil, fmt.Errorf("look at stream %s: %w", name, err)
+	}
+	return stream, nil
+}
+
+// walk calls yield for the messages that match, by a consumer that leaves no trace.
+func (r *Reader) walk(ctx context.Context, stream string, filters []string, q Query, yield func(Place, nats.Header, []byte) error) error {
+	cfg := jetstream.OrderedConsumerConfig{FilterSubjects: filters, InactiveThreshold: 30 * time.Second}
+	if !q.Since.IsZero() {
+		cfg.DeliverPolicy, cfg.OptStartTime = jetstream.DeliverByStartTimePolicy, &q.Since
+	}
+	consumer, err := r.js.OrderedConsumer(ctx, stream, cfg)
+	if err != nil {
+		return fmt.Errorf("read stream %s: %w", stream, err)
+	}
+	if !q.Follow && consumer.CachedInfo().NumPending == 0 {
+		return nil
+	}
+	messages, err := consumer.Messages()
+	if err != nil {
+		return fmt.Errorf("read stream %s: %w", stream, err)
+	}
+	defer messages.Stop()
+	for {
+		msg, err := messages.Next(jetstream.NextContext(ctx))
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil {
+			return fmt.Errorf("read stream %s: %w", stream, err)
+		}
+		meta, err := msg.Metadata()
+		if err != nil {
+			return fmt.Errorf("read stream %s: %w", stream, err)
+		}
+		place := Place{Subject: msg.Subject(), Sequence: meta.Sequence.Stream, Stored: meta.Timestamp}
+		if err := yield(place, msg.Headers(), msg.Data()); err != nil {
+			return err
+		}
+		if !q.Follow && meta.NumPending == 0 {
+			return nil
+		}
+	}
+}

@@ -1,0 +1,64 @@
+package jetstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Ready says whether an event and a dead letter could be stored now, and if not, why.
+// It asks the server, and blocks for two seconds at most.
+func (l *Log) Ready(ctx context.Context) error {
+	if !l.nc.IsConnected() {
+		return errors.New("NATS is not connected")
+	}
+	if trouble := *l.trouble.Load(); trouble != nil {
+		return trouble
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	for _, name := range []string{l.cfg.Stream, l.deadStream()} {
+		stream, err := l.js.Stream(ctx, name)
+		if err != nil {
+			l.Kick()
+			return fmt.Errorf("look at stream %s: %w", name, err)
+		}
+		if err := writable(stream.CachedInfo()); err != nil {
+			return fmt.Errorf("stream %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// Connected says whether there is a connection to a server now.
+func (l *Log) Connected() bool { return l.nc.IsConnected() }
+
+func writable(info *jetstream.StreamInfo) error {
+	cfg, state := info.Config, info.State
+	if cfg.Discard == jetstream.DiscardNew {
+		if cfg.MaxBytes > 0 && state.Bytes >= uint64(cfg.MaxBytes) {
+			return fmt.Errorf("full: %d of %d bytes", state.Bytes, cfg.MaxBytes)
+		}
+		if cfg.MaxMsgs > 0 && state.Msgs >= uint64(cfg.MaxMsgs) {
+			return fmt.Errorf("full: %d of %d messages", state.Msgs, cfg.MaxMsgs)
+		}
+	}
+	if cluster := info.Cluster; cluster != nil && cfg.Replicas > 1 {
+		if cluster.Leader == "" {
+			return errors.New("has no leader")
+		}
+		alive := 1
+		for _, peer := range cluster.Replicas {
+			if !peer.Offline {
+				alive++
+			}
+		}
+		if alive <= cfg.Replicas/2 {
+			return fmt.Errorf("has no quorum: %d of %d replicas are there", alive, cfg.Replicas)
+		}
+	}
+	return nil
+}

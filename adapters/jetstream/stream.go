@@ -1,0 +1,195 @@
+package jetstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// A Drift is a setting of a stream that is not what the relay is configured for.
+type Drift struct {
+	Stream, Setting string
+	Want, Have      string
+	Breaks          bool // with it a promise of the relay would not hold
+}
+
+func (d Drift) String() string {
+	return fmt.Sprintf("stream %s: %s is %s, configured is %s", d.Stream, d.Setting, d.Have, d.Want)
+}
+
+// wanted lists the two streams as they are configured.
+func (l *Log) wanted() []jetstream.StreamConfig {
+	events := jetstream.StreamConfig{
+		Name:        l.cfg.Stream,
+		Description: "CloudEvents stored by together-relay",
+		Subjects:    l.subjects(),
+		Storage:     jetstream.FileStorage,
+		Retention:   jetstream.LimitsPolicy,
+		Discard:     jetstream.DiscardNew, // a full stream is an error for the sender, not a silent loss
+		MaxAge:      l.cfg.MaxAge,
+		MaxBytes:    -1,
+		Duplicates:  l.cfg.Window,
+		Replicas:    l.cfg.Replicas,
+		AllowDirect: true,
+	}
+	if l.cfg.MaxBytes > 0 {
+		events.MaxBytes = l.cfg.MaxBytes
+	}
+	dead := events
+	dead.Name, dead.Subjects, dead.MaxBytes = l.deadStream(), []string{deadRoot + ".dlq.>"}, -1
+	dead.Description = "deliveries and events that nobody could use, kept by together-relay"
+	return []jetstream.StreamConfig{events, dead}
+}
+
+// provision makes the streams that are missing and compares those that are there. Its
+// error says why nothing may be stored.
+func (l *Log) provision(ctx context.Context) error {
+	if !l.nc.IsConnected() {
+		cause := errors.New("NATS is not connected")
+		if err := l.nc.LastError(); err != nil {
+			cause = fmt.Errorf("NATS is not connected: %w", err)
+		}
+		return cause
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	for _, want := range l.wanted() {
+		if err := l.provisionOne(ctx, want); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (l *Log) provisionOne(ctx context.Context, want jetstream.StreamConfig) error {
+	stream, err := l.js.Stream(ctx, want.Name)
+	if errors.Is(err, jetstream.ErrStreamNotFound) && l.cfg.Provision != ProvisionCheck {
+		return l.create(ctx, want)
+	}
+	if err != nil {
+		return fmt.Errorf("look at stream %s: %w", want.Name, err)
+	}
+	drifts := compare(want, stream.CachedInfo().Config)
+	if len(drifts) > 0 && l.cfg.Provision == ProvisionApply {
+		return l.apply(ctx, want, stream.CachedInfo().Config, drifts)
+	}
+	return l.report(drifts)
+}
+
+func (l *Log) create(ctx context.Context, want jetstream.StreamConfig) error {
+	if *l.trouble.Load() == nil {
+		l.log.Error().Str("stream", want.Name).Msg("the stream was there and is gone; its events are lost. Making it anew, empty")
+	}
+	if _, err := l.js.CreateStream(ctx, want); err != nil {
+		return fmt.Errorf("make stream %s: %w", want.Name, err)
+	}
+	l.log.Info().Str("stream", want.Name).Strs("subjects", want.Subjects).Int("replicas", want.Replicas).
+		Dur("max_age", want.MaxAge).Dur("dedup_window", want.Duplicates).Msg("stream made")
+	return nil
+}
+
+// apply changes what drifted and nothing else.
+func (l *Log) apply(ctx context.Context, want, have jetstream.StreamConfig, drifts []Drift) error {
+	change := have
+	change.Subjects, change.Storage, change.Retention, change.Discard = want.Subjects, want.Storage, want.Retention, want.Discard
+	change.MaxAge, change.MaxBytes, change.Duplicates = want.MaxAge, want.MaxBytes, want.Duplicates
+	change.Replicas, change.AllowDirect = want.Replicas, want.AllowDirect
+	change.MaxMsgs, change.MaxMsgsPerSubject, change.MaxMsgSize = -1, -1, -1
+	change.NoAck, change.SubjectTransform, change.PersistMode = false, nil, want.PersistMode
+	if _, err := l.js.UpdateStream(ctx, change); err != nil {
+		return fmt.Errorf("change stream %s (%s): %w", want.Name, list(drifts), err)
+	}
+	for _, d := range drifts {
+		l.log.Info().Str("stream", d.Stream).Str("setting", d.Setting).Str("from", d.Have).Str("to", d.Want).Msg("stream changed")
+	}
+	return nil
+}
+
+// report warns of each drift once, and fails for those that break a promise.
+func (l *Log) report(drifts []Drift) error {
+	var broken []Drift
+	for _, d := range drifts {
+		if d.Breaks {
+			broken = append(broken, d)
+		} else if !l.warned[d] {
+			l.warned[d] = true
+			l.log.Warn().Str("stream", d.Stream).Str("setting", d.Setting).Str("want", d.Want).Str("have", d.Have).
+				Msg("stream differs from the configuration; serve --provision=apply changes it")
+		}
+	}
+	if len(broken) > 0 {
+		return fmt.Errorf("%s: the relay could not keep its promise; serve --provision=apply changes it, if NATS allows", list(broken))
+	}
+	return nil
+}
+
+func list(drifts []Drift) string {
+	lines := make([]string, len(drifts))
+	for i, d := range drifts {
+		lines[i] = d.String()
+	}
+	return strings.Join(lines, "; ")
+}
+
+// compare lists how a stream differs from what is wanted. A difference breaks a promise
+// if an event that was answered 200 could be missing, or be there twice.
+func compare(want, have jetstream.StreamConfig) []Drift {
+	name := want.Name
+	var drifts []Drift
+	differ := func(setting, want, have string, breaks bool) {
+		if want != have {
+			drifts = append(drifts, Drift{Stream: name, Setting: setting, Want: want, Have: have, Breaks: breaks})
+		}
+	}
+	missing := slices.DeleteFunc(slices.Clone(want.Subjects), func(s string) bool { return slices.Contains(have.Subjects, s) })
+	differ("subjects", sorted(want.Subjects), sorted(have.Subjects), len(missing) > 0)
+	differ("storage", want.Storage.String(), have.Storage.String(), true)
+	differ("retention", want.Retention.String(), have.Retention.String(), true)
+	limited := have.MaxBytes > 0 || have.MaxMsgs > 0
+	differ("discard", want.Discard.String(), have.Discard.String(), limited)
+	differ("max_age", age(want.MaxAge), age(have.MaxAge), false)
+	differ("max_bytes", limit(want.MaxBytes), limit(have.MaxBytes), false)
+	differ("max_msgs", limit(want.MaxMsgs), limit(have.MaxMsgs), false)
+	differ("max_msgs_per_subject", limit(want.MaxMsgsPerSubject), limit(have.MaxMsgsPerSubject), have.Discard == jetstream.DiscardOld)
+	differ("max_msg_size", limit(int64(want.MaxMsgSize)), limit(int64(have.MaxMsgSize)), false)
+	differ("duplicate_window", age(want.Duplicates), age(have.Duplicates), have.Duplicates < want.Duplicates)
+	differ("replicas", strconv.Itoa(want.Replicas), strconv.Itoa(have.Replicas), false)
+	differ("allow_direct", strconv.FormatBool(want.AllowDirect), strconv.FormatBool(have.AllowDirect), false)
+	differ("no_ack", strconv.FormatBool(want.NoAck), strconv.FormatBool(have.NoAck), true)
+	differ("sealed", strconv.FormatBool(want.Sealed), strconv.FormatBool(have.Sealed), true)
+	differ("persist_mode", want.PersistMode.String(), have.PersistMode.String(), true)
+	differ("subject_transform", transform(want.SubjectTransform), transform(have.SubjectTransform), true)
+	return drifts
+}
+
+func sorted(subjects []string) string {
+	return strings.Join(slices.Sorted(slices.Values(subjects)), " ")
+}
+
+// limit writes a stream's limit, of which 0 and -1 both mean none.
+func limit(n int64) string {
+	if n <= 0 {
+		return "unlimited"
+	}
+	return strconv.FormatInt(n, 10)
+}
+
+func age(d time.Duration) string {
+	if d == 0 {
+		return "unlimited"
+	}
+	return d.String()
+}
+
+func transform(t *jetstream.SubjectTransformConfig) string {
+	if t == nil {
+		return "none"
+	}
+	return t.Source + " to " + t.Destination
+}

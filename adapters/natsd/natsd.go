@@ -1,0 +1,174 @@
+// Package natsd is the NATS server inside the relay: JetStream on the local disk, for
+// those who do not run a server of their own.
+//
+// It writes every message to disk before it acknowledges it (sync always), listens on
+// the loopback interface unless told otherwise, and holds a lock on its data directory
+// so that no two processes ever write to one store.
+package natsd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/gofrs/flock"
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/rs/zerolog"
+)
+
+// Config says where the server listens and where it keeps its store.
+type Config struct {
+	Listen    string // client port, host:port; port 0 picks a free one
+	Websocket string // WebSocket port, host:port; empty is none
+	Dir       string // data directory; the store lies in its folder jetstream
+}
+
+// ErrConfig marks errors that a different configuration would mend: an address that is
+// taken, a data directory that another process holds.
+var ErrConfig = errors.New("cannot start the embedded NATS server")
+
+// A Server is a running server. Close ends it.
+type Server struct {
+	ns   *server.Server
+	lock *flock.Flock
+}
+
+// Start runs a server and blocks until it takes connections. Its streams are recovered
+// by then.
+func Start(cfg Config, log zerolog.Logger) (*Server, error) {
+	lock, err := hold(cfg.Dir)
+	if err != nil {
+		return nil, err
+	}
+	ns, err := start(cfg, log)
+	if err != nil {
+		return nil, errors.Join(err, lock.Unlock())
+	}
+	return &Server{ns: ns, lock: lock}, nil
+}
+
+// hold makes the directory and locks it for this process.
+func hold(dir string) (*flock.Flock, error) {
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return nil, fmt.Errorf("%w: data directory: %w", ErrConfig, err)
+	}
+	lock := flock.New(filepath.Join(dir, "lock"), flock.SetPermissions(0o600))
+	switch ok, err := lock.TryLock(); {
+	case err != nil:
+		return nil, fmt.Errorf("%w: lock data directory %s: %w", ErrConfig, dir, err)
+	case !ok:
+		return nil, fmt.Errorf("%w: another process holds the data directory %s; stop it, or choose another with RELAY_DATA_DIR", ErrConfig, dir)
+	}
+	return lock, nil
+}
+
+func start(cfg Config, log zerolog.Logger) (*server.Server, error) {
+	host, port, err := claim("RELAY_NATS_LISTEN", cfg.Listen)
+	if err != nil {
+		return nil, err
+	}
+	o := &server.Options{
+		ServerName: "together-relay",
+		Host:       host,
+		Port:       port,
+		JetStream:  true,
+		StoreDir:   cfg.Dir,
+		SyncAlways: true,
+		NoSigs:     true,
+		// The relay logs its own readiness; a banner would be one more thing to read.
+		DisableJetStreamBanner: true,
+	}
+	if cfg.Websocket != "" {
+		o.Websocket.Host, o.Websocket.Port, err = claim("RELAY_NATS_WS_LISTEN", cfg.Websocket)
+		if err != nil {
+			return nil, err
+		}
+		o.Websocket.NoTLS = true
+	}
+	ns, err := server.NewServer(o)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrConfig, err)
+	}
+	fatal := make(chan string, 1)
+	ns.SetLoggerV2(logger{log, fatal}, false, false, false)
+	ns.Start()
+	for range 600 {
+		select {
+		case text := <-fatal:
+			ns.Shutdown()
+			ns.WaitForShutdown()
+			return nil, fmt.Errorf("%w: %s", ErrConfig, text)
+		default:
+		}
+		if ns.ReadyForConnections(100 * time.Millisecond) {
+			return ns, nil
+		}
+	}
+	ns.Shutdown()
+	ns.WaitForShutdown()
+	return nil, errors.New("the embedded NATS server did not become ready within a minute")
+}
+
+// claim parses the address and makes sure that it is free, so that a taken port is a clear
+// error and not a line in a log. Port 0 is a free one, chosen here.
+func claim(setting, address string) (host string, port int, err error) {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return "", 0, fmt.Errorf("%w: %s: %w", ErrConfig, setting, err)
+	}
+	host, _, _ = net.SplitHostPort(address)
+	_, text, _ := net.SplitHostPort(l.Addr().String())
+	if port, err = strconv.Atoi(text); err != nil {
+		return "", 0, err
+	}
+	if host == "" {
+		host = "0.0.0.0"
+	}
+	return host, port, l.Close()
+}
+
+// URL is where clients on this machine reach the server.
+func (s *Server) URL() string { return s.ns.ClientURL() }
+
+// InProcess is the connection option for a client in this process.
+func (s *Server) InProcess() nats.Option { return nats.InProcessServer(s.ns) }
+
+// Healthy says whether the store works; after a failed write it does not, until the
+// server is started again.
+func (s *Server) Healthy(context.Context) error {
+	if status := s.ns.Healthz(&server.HealthzOptions{}); status.Error != "" {
+		return fmt.Errorf("embedded NATS server: %s", status.Error)
+	}
+	return nil
+}
+
+// Close ends the server and gives the data directory free. It blocks until both are done.
+func (s *Server) Close() error {
+	s.ns.Shutdown()
+	s.ns.WaitForShutdown()
+	return s.lock.Unlock()
+}
+
+// logger hands the server's words on: trouble as it is, the rest at debug level.
+type logger struct {
+	zerolog.Logger
+	fatal chan string
+}
+
+func (l logger) Noticef(format string, v ...any) { l.Debug().Msgf(format, v...) }
+func (l logger) Warnf(format string, v ...any)   { l.Warn().Msgf(format, v...) }
+func (l logger) Errorf(format string, v ...any)  { l.Error().Msgf(format, v...) }
+func (l logger) Debugf(format string, v ...any)  { l.Trace().Msgf(format, v...) }
+func (l logger) Tracef(format string, v ...any)  { l.Trace().Msgf(format, v...) }
+func (l logger) Fatalf(format string, v ...any) {
+	select {
+	case l.fatal <- fmt.Sprintf(format, v...):
+	default:
+	}
+}
