@@ -1,0 +1,264 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/cloudevents/sdk-go/v2/types"
+	"github.com/spf13/cobra"
+
+	"together-relay/adapters/jetstream"
+	"together-relay/adapters/together"
+	"together-relay/schemas"
+)
+
+type eventsFlags struct {
+	query     jetstream.Query
+	since     string
+	forwardTo string
+	output    string
+}
+
+func newEvents() *cobra.Command {
+	var f eventsFlags
+	cmd := &cobra.Command{
+		Use:   "events",
+		Short: "List what is stored, follow it, or forward it",
+		Long: `Lists the stored events, oldest first. On a terminal the data is shown below each event;
+otherwise an event is a line: time, sequence, type, resource, id and data, separated by tabs.
+With -o json an event is a line of CloudEvents JSON, with the stream sequence and the NATS
+subject as the members sequence and natssubject.
+
+--forward-to posts each event as the sender posted it: the same body, byte for byte, freshly
+signed with the first secret of its source. Each answer is printed.`,
+		Example: `  together-relay events --since 2h
+  together-relay events --type 'fine_tune.*' --follow
+  together-relay events --resource ft-1 -o json | jq .data
+  together-relay events --follow --forward-to http://localhost:3000/hook`,
+		Args: cobra.NoArgs,
+	}
+	s := newSettings(cmd.Flags(), forAll|forNATS)
+	fl := cmd.Flags()
+	fl.StringVar(&f.query.Type, "type", "", "`pattern` of types: batch.done, 'fine_tune.*' or 'fine_tune.>'")
+	fl.StringVar(&f.query.Resource, "resource", "", "the `resource` that events are about, such as ft-1")
+	fl.StringVar(&f.since, "since", "", "stored since then: a `time` such as 2026-07-01T09:00:00Z, or how long ago, such as 2h or 7d")
+	fl.BoolVarP(&f.query.Follow, "follow", "f", false, "go on with what is stored from now")
+	fl.StringVar(&f.forwardTo, "forward-to", "", "`URL` to post the events to")
+	outputFlag(cmd, &f.output)
+	_ = cmd.RegisterFlagCompletionFunc("type", cobra.FixedCompletions(knownTypes(), cobra.ShellCompDirectiveNoFileComp))
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if err := s.asClient(); err != nil {
+			return err
+		}
+		return events(cmd.Context(), s, f, cmd.OutOrStdout(), cmd.ErrOrStderr())
+	}
+	return cmd
+}
+
+func events(ctx context.Context, s *settings, f eventsFlags, stdout, stderr io.Writer) (err error) {
+	if f.query.Since, err = parseSince(f.since, time.Now()); err != nil {
+		return usagef("--since: %w", err)
+	}
+	show := eventPrinter(stdout, f.output)
+	if f.forwardTo != "" {
+		set, err := schemas.Load()
+		if err != nil {
+			return err
+		}
+		sources, err := s.openSources(set)
+		if err != nil {
+			return err
+		}
+		show = func(m jetstream.Message) error { return forward(ctx, f, sources, m, stdout) }
+	}
+	nc, err := s.dial()
+	if err != nil {
+		return err
+	}
+	defer nc.Close()
+	reader, err := jetstream.NewReader(nc, s.stream.Stream)
+	if err != nil {
+		return err
+	}
+	failed := 0
+	err = reader.Events(ctx, f.query, func(m jetstream.Message) error {
+		if m.Broken != nil {
+			fmt.Fprintf(stderr, "together-relay: sequence %d is passed over: %v\n", m.Sequence, m.Broken)
+			return nil
+		}
+		if err := show(m); errors.Is(err, errNotTaken) {
+			failed++
+		} else if err != nil {
+			return err
+		}
+		return nil
+	})
+	if f.query.Follow && errors.Is(err, context.Canceled) {
+		err = nil // that is how following ends
+	}
+	if err == nil && failed > 0 {
+		return fmt.Errorf("%d events were not taken by %s", failed, f.forwardTo)
+	}
+	return err
+}
+
+// parseSince reads a time, or how long ago it was; empty is the beginning.
+func parseSince(text string, now time.Time) (time.Time, error) {
+	if text == "" {
+		return time.Time{}, nil
+	}
+	for _, layout := range []string{time.RFC3339, time.DateTime, time.DateOnly} {
+		if t, err := time.Parse(layout, text); err == nil {
+			return t, nil
+		}
+	}
+	if days, ok := strings.CutSuffix(text, "d"); ok {
+		var n float64
+		if _, err := fmt.Sscanf(days, "%g", &n); err == nil && n >= 0 {
+			return now.Add(-time.Duration(n * 24 * float64(time.Hour))), nil
+		}
+	}
+	if d, err := time.ParseDuration(text); err == nil && d >= 0 {
+		return now.Add(-d), nil
+	}
+	return time.Time{}, fmt.Errorf("%q is no time and no length of time; write 2h, 7d or 2026-07-01T09:00:00Z", text)
+}
+
+var errNotTaken = errors.New("not taken")
+
+// forward posts the event as its sender did, freshly signed.
+func forward(ctx context.Context, f eventsFlags, sources map[string]*together.Source, m jetstream.Message, w io.Writer) error {
+	source := sources[m.Source]
+	if source == nil {
+		return usagef("event %s is of source %q, and there is no secret for it to sign with", m.CloudEvent.ID(), m.Source)
+	}
+	body, err := together.Body(m.Event)
+	if err != nil {
+		return fmt.Errorf("event %s: %w", m.CloudEvent.ID(), err)
+	}
+	status, _, err := post(ctx, f.forwardTo, source, body)
+	if err != nil {
+		return err
+	}
+	if f.output == "json" {
+		line, err := marshal(map[string]any{"sequence": m.Sequence, "id": m.CloudEvent.ID(), "status": status})
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(w, "%s\n", line)
+		if err != nil {
+			return err
+		}
+	} else if _, err := fmt.Fprintf(w, "%d  %s  %s  seq %d\n", status, http.StatusText(status), m.CloudEvent.ID(), m.Sequence); err != nil {
+		return err
+	}
+	if status < 200 || status > 299 {
+		return errNotTaken
+	}
+	return nil
+}
+
+func eventPrinter(w io.Writer, output string) func(jetstream.Message) error {
+	switch {
+	case output == "json":
+		return func(m jetstream.Message) error { return printEventJSON(w, m) }
+	case colorful(w):
+		return func(m jetstream.Message) error { return printEventPretty(w, m) }
+	default:
+		return func(m jetstream.Message) error {
+			_, err := fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\n", m.Stored.UTC().Format(time.RFC3339Nano), m.Sequence,
+				bareType(m), orDash(m.Resource), m.CloudEvent.ID(), oneLine(m.CloudEvent.Data()))
+			return err
+		}
+	}
+}
+
+func bareType(m jetstream.Message) string {
+	return strings.TrimPrefix(m.CloudEvent.Type(), together.TypePrefix)
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+func oneLine(data []byte) string {
+	var b bytes.Buffer
+	if json.Compact(&b, data) != nil {
+		return fmt.Sprintf("%q", data)
+	}
+	return b.String()
+}
+
+func printEventPretty(w io.Writer, m jetstream.Message) error {
+	const bold, dim, plain = "\x1b[1m", "\x1b[2m", "\x1b[0m"
+	var data bytes.Buffer
+	if json.Indent(&data, m.CloudEvent.Data(), "    ", "  ") != nil {
+		data.WriteString(oneLine(m.CloudEvent.Data()))
+	}
+	_, err := fmt.Fprintf(w, "%s%s%s  %s%s%s  %s  %s%s  seq %d%s\n    %s\n", dim, m.Stored.Local().Format(time.DateTime), plain,
+		bold, printable(bareType(m)), plain, printable(orDash(m.Resource)), dim, printable(m.CloudEvent.ID()), m.Sequence, plain, data.String())
+	return err
+}
+
+// printable keeps what a sender wrote from moving the cursor.
+func printable(s string) string {
+	quoted := fmt.Sprintf("%q", s)
+	if quoted == `"`+s+`"` {
+		return s
+	}
+	return quoted
+}
+
+// printEventJSON writes the event in CloudEvents JSON on a line, its data as it was sent but
+// for white space.
+func printEventJSON(w io.Writer, m jetstream.Message) error {
+	ctx := m.CloudEvent.Context.AsV1()
+	members := map[string]any{"source": ctx.Source.String(), "type": ctx.Type}
+	if ctx.Subject != nil {
+		members["subject"] = *ctx.Subject
+	}
+	if ctx.Time != nil {
+		members["time"] = ctx.Time.String()
+	}
+	if ctx.DataContentType != nil {
+		members["datacontenttype"] = *ctx.DataContentType
+	}
+	if ctx.DataSchema != nil {
+		members["dataschema"] = ctx.DataSchema.String()
+	}
+	for name, value := range ctx.Extensions {
+		text, err := types.Format(value)
+		if err != nil {
+			return err
+		}
+		members[name] = text
+	}
+	members["sequence"], members["natssubject"] = m.Sequence, m.Subject
+	id, err := marshal(ctx.ID)
+	if err != nil {
+		return err
+	}
+	line := fmt.Appendf(nil, `{"specversion":"1.0","id":%s`, id)
+	for _, name := range slices.Sorted(maps.Keys(members)) {
+		value, err := marshal(members[name])
+		if err != nil {
+			return err
+		}
+		line = fmt.Appendf(line, `,%q:%s`, name, value)
+	}
+	data := oneLine(m.CloudEvent.Data())
+	_, err = fmt.Fprintf(w, "%s,\"data\":%s}\n", line, data)
+	return err
+}

@@ -1,0 +1,196 @@
+package main
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v4"
+)
+
+// A file is what relay.yaml says: values of knobs, by flag name, and the lists.
+type file struct {
+	name    string
+	values  map[string]fileValue
+	sources map[string]*sourceSettings
+}
+
+type fileValue struct{ text, at string } // at is file:line
+
+// sourceSettings is an entry of sources.
+type sourceSettings struct {
+	URI            string        `yaml:"uri"`
+	Prefix         string        `yaml:"prefix"`
+	Secrets        []string      `yaml:"secrets"`
+	SecretFile     string        `yaml:"secret_file"`
+	Timestamp      string        `yaml:"timestamp"` // required, or empty
+	Tolerance      time.Duration `yaml:"tolerance"`
+	Rate           float64       `yaml:"rate"`
+	AllowedOrigins []string      `yaml:"allowed_origins"`
+
+	at string // file:line
+}
+
+var sourceKeys = []string{"uri", "prefix", "secrets", "secret_file", "timestamp", "tolerance", "rate", "allowed_origins"}
+
+// parseFile reads relay.yaml. Its errors name the file and the line.
+func parseFile(name string, text []byte, env func(string) (string, bool)) (*file, error) {
+	var doc yaml.Node
+	if err := yaml.Unmarshal(text, &doc); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	f := &file{name: name, values: map[string]fileValue{}}
+	if len(doc.Content) == 0 {
+		return f, nil
+	}
+	root := doc.Content[0]
+	if err := f.resolve(root, env); err != nil {
+		return nil, err
+	}
+	known := (&settings{}).declare().known
+	keys := []string{"sources"}
+	for flag := range known {
+		if flag != "config" {
+			keys = append(keys, yamlKey(flag))
+		}
+	}
+	return f, f.each(root, keys, func(key string, value *yaml.Node) error {
+		if key == "sources" {
+			return f.readSources(value)
+		}
+		if value.Kind != yaml.ScalarNode {
+			return f.errorf(value, "%s must be a single value", key)
+		}
+		f.values[strings.ReplaceAll(key, "_", "-")] = fileValue{value.Value, f.at(value)}
+		return nil
+	})
+}
+
+// yamlKey is a flag's name in the file.
+func yamlKey(flag string) string { return strings.ReplaceAll(flag, "-", "_") }
+
+func (f *file) at(n *yaml.Node) string { return fmt.Sprintf("%s:%d", f.name, n.Line) }
+
+func (f *file) errorf(n *yaml.Node, format string, args ...any) error {
+	return fmt.Errorf("%s: %s", f.at(n), fmt.Sprintf(format, args...))
+}
+
+// each calls read for the members of a mapping, all of which must be known and stand once.
+func (f *file) each(n *yaml.Node, keys []string, read func(key string, value *yaml.Node) error) error {
+	if n.Kind != yaml.MappingNode {
+		return f.errorf(n, "a mapping is expected here")
+	}
+	seen := map[string]bool{}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		key := n.Content[i].Value
+		if keys != nil && !slices.Contains(keys, key) {
+			return f.errorf(n.Content[i], "unknown key %q%s", key, nearest(key, keys))
+		}
+		if seen[key] {
+			return f.errorf(n.Content[i], "%q stands here twice", key)
+		}
+		seen[key] = true
+		if err := read(key, n.Content[i+1]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (f *file) readSources(n *yaml.Node) error {
+	f.sources = map[string]*sourceSettings{}
+	return f.each(n, nil, func(name string, value *yaml.Node) error {
+		if !sourceName.MatchString(name) {
+			return f.errorf(value, "source %q: a name is made of a-z, 0-9, - and _, 64 characters at most", name)
+		}
+		if err := f.each(value, sourceKeys, func(string, *yaml.Node) error { return nil }); err != nil {
+			return err
+		}
+		s := &sourceSettings{at: f.at(value)}
+		if err := value.Decode(s); err != nil {
+			return f.errorf(value, "source %s: %v", name, err)
+		}
+		if s.Timestamp != "" && s.Timestamp != "required" {
+			return f.errorf(value, `source %s: timestamp is %q; it is "required" or left out`, name, s.Timestamp)
+		}
+		if s.Rate < 0 || s.Tolerance < 0 {
+			return f.errorf(value, "source %s: rate and tolerance must not be negative", name)
+		}
+		f.sources[name] = s
+		return nil
+	})
+}
+
+var sourceName = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,63}$`)
+
+var variable = regexp.MustCompile(`\$\$|\$\{([A-Za-z_][A-Za-z0-9_]*)\}|\$\{[^}]*\}?`)
+
+// resolve replaces ${VAR} in every value; $$ is a dollar sign.
+func (f *file) resolve(n *yaml.Node, env func(string) (string, bool)) (err error) {
+	for _, child := range n.Content {
+		if err := f.resolve(child, env); err != nil {
+			return err
+		}
+	}
+	if n.Kind != yaml.ScalarNode {
+		return nil
+	}
+	replaced := variable.ReplaceAllStringFunc(n.Value, func(found string) string {
+		if found == "$$" {
+			return "$"
+		}
+		name := variable.FindStringSubmatch(found)[1]
+		value, ok := env(name)
+		switch {
+		case err != nil:
+		case name == "":
+			err = f.errorf(n, "%s is no variable; write ${NAME}, or $$ for a dollar sign", found)
+		case !ok:
+			err = f.errorf(n, "${%s} is not set in the environment", name)
+		}
+		return value
+	})
+	if replaced != n.Value {
+		n.Value = replaced
+		if n.Style == 0 {
+			n.Tag = "" // an unquoted ${N} may be a number
+		}
+	}
+	return err
+}
+
+// nearest suggests the key that was probably meant.
+func nearest(key string, keys []string) string {
+	best, distance := "", 4
+	for _, k := range slices.Sorted(slices.Values(keys)) {
+		if d := editDistance(key, k); d < distance {
+			best, distance = k, d
+		}
+	}
+	if best == "" {
+		return ""
+	}
+	return fmt.Sprintf("; did you mean %q?", best)
+}
+
+func editDistance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diagonal
+			if a[i] != b[j] {
+				cost++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(row[j+1]+1, row[j]+1, cost)
+		}
+	}
+	return row[len(b)]
+}

@@ -1,0 +1,110 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+
+	"github.com/nats-io/nats.go"
+
+	"together-relay/adapters/jetstream"
+)
+
+// running is what a relay with a data directory leaves there for the other verbs: where
+// it can be reached. It is no state: a relay never reads it.
+type running struct {
+	URL     string `json:"url"`
+	NATSURL string `json:"nats_url"`
+}
+
+func runningPath(dir string) string { return filepath.Join(dir, "running.json") }
+
+func (r running) write(dir string) error {
+	text, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(runningPath(dir), append(text, '\n'), 0o600); err != nil {
+		return fmt.Errorf("note where the relay runs: %w", err)
+	}
+	return nil
+}
+
+func readRunning(dir string) (running, error) {
+	var r running
+	text, err := os.ReadFile(runningPath(dir))
+	if errors.Is(err, fs.ErrNotExist) {
+		return r, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(text, &r)
+	}
+	if err != nil {
+		return r, fmt.Errorf("read where the relay runs: %w", err)
+	}
+	return r, nil
+}
+
+// url is where the running relay listens: what is configured, else what it noted in its
+// data directory, else the default.
+func (s *settings) url() (string, error) {
+	if s.origin["listen"] == "default" {
+		r, err := readRunning(s.embedded.Dir)
+		if err != nil || r.URL != "" {
+			return r.URL, err
+		}
+	}
+	return localURL(s.http.listen), nil
+}
+
+// localURL is how this machine reaches an address that is listened on.
+func localURL(address string) string {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return "http://" + address
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return "http://" + net.JoinHostPort(host, port)
+}
+
+// dial connects to the NATS server of the running relay.
+func (s *settings) dial() (*nats.Conn, error) {
+	url := s.nats.url
+	if url == "" {
+		url = "nats://" + s.embedded.Listen
+		if s.origin["nats-listen"] == "default" {
+			r, err := readRunning(s.embedded.Dir)
+			if err != nil {
+				return nil, err
+			}
+			if r.NATSURL != "" {
+				url = r.NATSURL
+			}
+		}
+	}
+	nc, err := jetstream.Dial(url, s.nats.auth)
+	if err != nil {
+		return nil, fmt.Errorf("%w; is the relay running? Start one with together-relay serve --dev, or set NATS_URL", err)
+	}
+	return nc, nil
+}
+
+// asClient completes the settings of a verb that talks to a running relay: without any
+// secret of its own it takes that of --dev, if there is one.
+func (s *settings) asClient() error {
+	if err := s.load(); err != nil {
+		return err
+	}
+	if len(s.allSources()) == 0 {
+		if _, err := os.Stat(devSecretPath(s.embedded.Dir)); err == nil {
+			s.dev = true
+		}
+	}
+	return nil
+}

@@ -1,0 +1,396 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	stdlog "log"
+	"net"
+	"net/http"
+	"net/http/pprof"
+	"os"
+	"os/signal"
+	"reflect"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/rs/zerolog"
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/term"
+
+	"together-relay/adapters/httpd"
+	"together-relay/adapters/jetstream"
+	"together-relay/adapters/natsd"
+	"together-relay/adapters/telemetry"
+	"together-relay/adapters/together"
+	"together-relay/relay"
+	"together-relay/schemas"
+)
+
+func newServe() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Run the relay",
+		Long: `Runs the relay until SIGTERM. Every request in flight gets its answer then; a second signal
+ends it at once. SIGHUP reads the secrets again.
+
+Every setting is a flag, a variable of the environment or a line of relay.yaml; the first of
+them wins. Secrets are never flags.`,
+		Example: `  together-relay serve --dev
+  TOGETHER_WEBHOOK_SECRET=… together-relay serve
+  TOGETHER_WEBHOOK_SECRET_FILE=/run/secrets/together NATS_URL=nats://nats:4222 together-relay serve`,
+		Args: cobra.NoArgs,
+	}
+	s := newSettings(cmd.Flags(), forAll|forNATS|forServe)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if err := s.load(); err != nil {
+			return err
+		}
+		return serve(cmd.Context(), s, cmd.OutOrStdout(), cmd.ErrOrStderr())
+	}
+	return cmd
+}
+
+// serve is the one straight line: open, defer close, next.
+func serve(ctx context.Context, s *settings, stdout, stderr io.Writer) (err error) {
+	log := newLogger(s.log, stderr)
+	set, err := schemas.Load()
+	if err != nil {
+		return err
+	}
+	sources, err := s.openSources(set)
+	if err != nil {
+		return err
+	}
+	if len(sources) == 0 {
+		if s.secrets.apiKey == "" {
+			return usagef("no secret: set TOGETHER_WEBHOOK_SECRET or TOGETHER_WEBHOOK_SECRET_FILE, or try serve --dev, which makes one")
+		}
+		log.Warn().Msg("TOGETHER_API_KEY is set, but this version does not watch the API yet; without a secret there is nothing to take in")
+	}
+	if s.stream.Prefixes, err = s.prefixes(); err != nil {
+		return err
+	}
+
+	public, err := listen("RELAY_LISTEN", s.http.listen)
+	if err != nil {
+		return err
+	}
+	defer closeQuietly(public)
+	admin, err := listenAdmin(s.http.admin)
+	if err != nil {
+		return err
+	}
+	defer closeQuietly(admin)
+
+	var options []nats.Option
+	healthy := func(context.Context) error { return nil }
+	url := s.nats.url
+	if url == "" {
+		server, err := natsd.Start(s.embedded, log.With().Str("part", "nats-server").Logger())
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, server.Close()) }()
+		url, healthy = server.URL(), server.Healthy
+		options = append(options, server.InProcess())
+		note := running{URL: localURL(public.Addr().String()), NATSURL: url}
+		if err := note.write(s.embedded.Dir); err != nil {
+			return err
+		}
+		defer func() { _ = os.Remove(runningPath(s.embedded.Dir)) }()
+	}
+
+	events, err := jetstream.Open(url, s.nats.auth, s.stream, log, options...)
+	if err != nil {
+		return usagef("%w", err)
+	}
+	defer events.Close()
+
+	metrics := telemetry.NewMetrics(version(), events.Connected)
+	store := metrics.Log(events)
+	var traces *telemetry.Traces
+	if tracing() {
+		if traces, err = telemetry.NewTraces(ctx, version()); err != nil {
+			return usagef("%w", err)
+		}
+		defer func() {
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+			defer cancel()
+			if err := traces.Close(ctx); err != nil {
+				log.Warn().Err(err).Msg("the last traces were not sent")
+			}
+		}()
+		store = traces.Log(store)
+	}
+
+	web := httpd.New(httpd.Config{
+		Sources:     s.httpSources(),
+		Receiver:    openIntake(sources, set, store),
+		Done:        func(o relay.Outcome) { metrics.Done(o); logOutcome(log, o) },
+		Ready:       func(ctx context.Context) error { return errors.Join(healthy(ctx), events.Ready(ctx)) },
+		Schemas:     schemas.Files,
+		MaxBody:     func() int64 { return min(int64(s.http.maxBody), events.Room()) },
+		MaxInFlight: s.http.maxInFlight,
+		ReadTimeout: s.http.readTimeout,
+		ErrorLog:    stdlog.New(log.With().Str("part", "http").Logger(), "", 0),
+	})
+	web.Wrap(metrics.InFlight)
+	if traces != nil {
+		web.Wrap(traces.Requests)
+	}
+
+	log.Info().Str("version", version()).Str("listen", public.Addr().String()).Str("admin", address(admin)).
+		Str("nats", url).Strs("sources", sortedNames(sources)).Msg("relay starts")
+	if s.dev {
+		printBanner(stdout, s, localURL(public.Addr().String()), url, admin)
+	}
+
+	loops, stopLoops := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopLoops()
+	group, failed := errgroup.WithContext(loops)
+	group.Go(func() error { return events.Run(failed) })
+	group.Go(func() error { return watchSecrets(failed, s, sources, log) })
+	group.Go(func() error { return web.Serve(public) })
+	if admin != nil {
+		side := &http.Server{Handler: adminRoutes(metrics.Handler(), s.http.pprof), ReadHeaderTimeout: 5 * time.Second}
+		group.Go(func() error { return ignoreClosed(side.Serve(admin)) })
+		defer closeQuietly(side)
+	}
+	group.Go(func() error {
+		select {
+		case <-ctx.Done():
+		case <-failed.Done():
+		}
+		log.Info().Msg("relay stops; requests in flight get their answers")
+		patience, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.http.drain)
+		defer cancel()
+		err := web.Shutdown(patience)
+		stopLoops()
+		if admin != nil {
+			closeQuietly(admin)
+		}
+		return err
+	})
+	err = group.Wait()
+	log.Info().Err(err).Msg("relay stopped")
+	return err
+}
+
+// httpSources is what the HTTP side has to know of the sources.
+func (s *settings) httpSources() map[string]httpd.Source {
+	sources := map[string]httpd.Source{}
+	for name, source := range s.allSources() {
+		header := append([]string{together.SignatureHeader}, together.TraceHeaders...)
+		if source.Timestamp == "required" {
+			header = append(header, together.TimestampHeader)
+		}
+		sources[name] = httpd.Source{Header: header, Rate: source.Rate, AllowedOrigins: source.AllowedOrigins}
+	}
+	return sources
+}
+
+// watchSecrets reads the secret files each second, and all of the configuration on SIGHUP,
+// and rotates what has changed. What cannot be read leaves the old secrets in force.
+func watchSecrets(ctx context.Context, s *settings, sources map[string]*together.Source, log zerolog.Logger) error {
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	known, _ := s.secretsOf()
+	said := ""
+	for {
+		asked := false
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		case <-hangup:
+			asked = true
+			again, err := s.reload()
+			if err != nil {
+				log.Error().Err(err).Msg("configuration not read again; the old one stays")
+				continue
+			}
+			s = again
+		}
+		secrets, err := s.secretsOf()
+		if err != nil {
+			if asked || said != err.Error() {
+				said = err.Error()
+				log.Error().Err(err).Msg("secrets not read again; the old ones stay")
+			}
+			continue
+		}
+		said = ""
+		for name, source := range sources {
+			if secrets[name] == nil || reflect.DeepEqual(known[name], secrets[name]) {
+				continue
+			}
+			if err := source.Rotate(secrets[name]); err != nil {
+				log.Error().Err(err).Msg("secrets not read again; the old ones stay")
+				continue
+			}
+			log.Info().Str("source", name).Int("active", len(secrets[name])).Msg("secrets changed")
+		}
+		if asked {
+			log.Info().Msg("secrets read again; other settings wait for a restart")
+		}
+		known = secrets
+	}
+}
+
+// reload reads the configuration again as the process was started with it.
+func (s *settings) reload() (*settings, error) {
+	again := &settings{}
+	again.knobs = again.declare()
+	for name, from := range s.origin {
+		if from == "flag" {
+			if err := again.knobs.Set(name, s.knobs.Lookup(name).Value.String()); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return again, again.load()
+}
+
+func listen(setting, address string) (net.Listener, error) {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, usagef("%s: %w", setting, err)
+	}
+	return l, nil
+}
+
+func listenAdmin(address string) (net.Listener, error) {
+	if address == "" {
+		return nil, nil
+	}
+	return listen("RELAY_ADMIN_LISTEN", address)
+}
+
+func address(l net.Listener) string {
+	if l == nil {
+		return ""
+	}
+	return l.Addr().String()
+}
+
+func adminRoutes(metrics http.Handler, profiles bool) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", metrics)
+	if profiles {
+		mux.HandleFunc("/debug/pprof/", pprof.Index)
+		mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
+		mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+		mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+		mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	}
+	return mux
+}
+
+func ignoreClosed(err error) error {
+	if errors.Is(err, http.ErrServerClosed) || errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+// closeQuietly closes what may be closed already, or may not be there.
+func closeQuietly(c io.Closer) {
+	if c != nil {
+		_ = c.Close()
+	}
+}
+
+// tracing says whether somebody wants traces, by the OpenTelemetry names.
+func tracing() bool {
+	return os.Getenv("OTEL_EXPORTER_OTLP_ENDPOINT") != "" || os.Getenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") != ""
+}
+
+func newLogger(cfg logSettings, w io.Writer) zerolog.Logger {
+	level, _ := zerolog.ParseLevel(cfg.level) // it was checked
+	if cfg.format == "console" {
+		w = zerolog.ConsoleWriter{Out: w, TimeFormat: time.TimeOnly, NoColor: !colorful(w)}
+	}
+	return zerolog.New(w).Level(level).With().Timestamp().Logger()
+}
+
+// colorful says whether w is a terminal whose user has nothing against colour.
+func colorful(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && os.Getenv("NO_COLOR") == "" && term.IsTerminal(int(f.Fd()))
+}
+
+// logOutcome writes the one wide line of a delivery.
+func logOutcome(log zerolog.Logger, o relay.Outcome) {
+	level := zerolog.InfoLevel
+	switch {
+	case o.Result == relay.ResultNotStored:
+		level = zerolog.ErrorLevel
+	case o.Result == relay.ResultDeadLettered || o.Rejected == relay.RejectedSignature:
+		level = zerolog.WarnLevel
+	}
+	line := log.WithLevel(level)
+	if level < log.GetLevel() {
+		return
+	}
+	text := func(name, value string) {
+		if value != "" {
+			line.Str(name, value)
+		}
+	}
+	text("source", o.Source)
+	text("type", o.Type)
+	text("event_id", o.ID)
+	text("subject", o.Subject)
+	if o.Sequence > 0 {
+		line.Uint64("seq", o.Sequence)
+	}
+	line.Str("outcome", o.Result).Int("status", o.Status)
+	text("rejected", o.Rejected)
+	text("reason", o.Reason)
+	text("detail", o.Detail)
+	text("key", o.Proof)
+	line.Int("bytes", o.Body).Str("remote", o.Remote).Dur("dur", o.Took)
+	if o.Err != nil {
+		line.Err(o.Err)
+	}
+	line.Msg("delivery")
+}
+
+// printBanner shows a newcomer what to paste.
+func printBanner(w io.Writer, s *settings, url, natsURL string, admin net.Listener) {
+	fmt.Fprintf(w, `
+  together-relay is running, on this machine only. Nothing is stored before it is on disk.
+
+    webhooks   %s/webhooks/together
+    schemas    %s/schemas/
+    NATS       %s
+    store      %s
+`, url, url, natsURL, s.embedded.Dir)
+	if admin != nil {
+		fmt.Fprintf(w, "    metrics    http://%s/metrics\n", admin.Addr())
+	}
+	self := os.Args[0]
+	if path, err := os.Executable(); err == nil && strings.Contains(path, "go-build") {
+		self = "go run ./cmd/together-relay"
+	}
+	extra := ""
+	if s.origin["data-dir"] != "default" {
+		extra = " --data-dir " + s.embedded.Dir
+	}
+	fmt.Fprintf(w, `
+  In another terminal:
+
+    %[1]s trigger fine_tune.completed%[2]s
+    %[1]s events --follow%[2]s
+    nats --server %[3]s sub 'together.>'
+
+`, self, extra, natsURL)
+}
