@@ -39,11 +39,14 @@ func (a Auth) options() ([]nats.Option, error) {
 	return options, nil
 }
 
+// An Option is one of the NATS client.
+type Option = nats.Option
+
 // connect returns a connection that never gives up: it may begin without a server, and
 // comes back whenever one is there. It does not block. While there is no server a
 // publish fails at once, and nothing that failed is sent later. The function changed is
 // called after each connection.
-func connect(urls string, auth Auth, log zerolog.Logger, changed func(), more ...nats.Option) (*nats.Conn, error) {
+func connect(urls string, auth Auth, log zerolog.Logger, changed func(), more ...Option) (*nats.Conn, error) {
 	options, err := auth.options()
 	if err != nil {
 		return nil, err
@@ -81,8 +84,8 @@ func connect(urls string, auth Auth, log zerolog.Logger, changed func(), more ..
 	return nc, nil
 }
 
-// Dial connects once, or says why not. It blocks for two seconds at most.
-func Dial(urls string, auth Auth) (*nats.Conn, error) {
+// dial connects once, or says why not. It blocks for two seconds at most.
+func dial(urls string, auth Auth) (*nats.Conn, error) {
 	options, err := auth.options()
 	if err != nil {
 		return nil, err

@@ -55,18 +55,12 @@ var errNotChecked = errors.New("the streams were not looked at yet")
 
 // Open returns a log on a connection of its own, which never gives up; see [Config] and
 // Run. It does not block.
-func Open(urls string, auth Auth, cfg Config, log zerolog.Logger, more ...nats.Option) (*Log, error) {
+func Open(urls string, auth Auth, cfg Config, log zerolog.Logger, more ...Option) (*Log, error) {
 	l := newLog(cfg, log)
 	nc, err := connect(urls, auth, log, l.Kick, more...)
 	if err != nil {
 		return nil, err
 	}
-	return l, l.use(nc)
-}
-
-// NewLog returns a log on a connection of the caller's.
-func NewLog(nc *nats.Conn, cfg Config, log zerolog.Logger) (*Log, error) {
-	l := newLog(cfg, log)
 	return l, l.use(nc)
 }
 

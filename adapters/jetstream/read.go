@@ -9,23 +9,41 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/rs/zerolog"
 
 	"together-relay/relay"
 )
 
 // A Reader reads a log's streams back: for people, not for teams.
 type Reader struct {
+	nc     *nats.Conn
 	js     jetstream.JetStream
 	stream string
 }
 
-// NewReader returns a reader of the event stream and of its dead letters.
-func NewReader(nc *nats.Conn, stream string) (*Reader, error) {
+// OpenReader connects once, or says why not, to read the event stream and its dead
+// letters. It blocks for two seconds at most.
+func OpenReader(urls string, auth Auth, stream string) (*Reader, error) {
+	nc, err := dial(urls, auth)
+	if err != nil {
+		return nil, err
+	}
 	js, err := jetstream.New(nc)
 	if err != nil {
 		return nil, fmt.Errorf("open JetStream: %w", err)
 	}
-	return &Reader{js: js, stream: stream}, nil
+	return &Reader{nc: nc, js: js, stream: stream}, nil
+}
+
+// Close ends the connection.
+func (r *Reader) Close() { r.nc.Close() }
+
+// Log returns a log on the reader's connection. It makes no stream; it has to be looked at
+// once before it stores.
+func (r *Reader) Log(cfg Config) (*Log, error) {
+	cfg.Provision = ProvisionCheck
+	l := newLog(cfg, zerolog.Nop())
+	return l, l.use(r.nc)
 }
 
 // A Query chooses events.

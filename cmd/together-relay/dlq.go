@@ -11,8 +11,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/nats-io/nats.go"
-	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
 
 	"together-relay/adapters/jetstream"
@@ -39,7 +37,6 @@ numbered by their sequence in the dead-letter stream.`,
 // letters is what every verb of dlq needs.
 type letters struct {
 	*settings
-	nc     *nats.Conn
 	reader *jetstream.Reader
 }
 
@@ -50,16 +47,12 @@ func withLetters(cmd *cobra.Command, run func(l letters, args []string, w io.Wri
 		if err := s.asClient(); err != nil {
 			return err
 		}
-		nc, err := s.dial()
+		reader, err := s.reader()
 		if err != nil {
 			return err
 		}
-		defer nc.Close()
-		reader, err := jetstream.NewReader(nc, s.stream.Stream)
-		if err != nil {
-			return err
-		}
-		return run(letters{s, nc, reader}, args, cmd.OutOrStdout())
+		defer reader.Close()
+		return run(letters{s, reader}, args, cmd.OutOrStdout())
 	}
 }
 
@@ -172,8 +165,7 @@ func (l letters) retry(ctx context.Context, numbers []uint64, w io.Writer) error
 	if l.stream.Prefixes, err = l.prefixes(); err != nil {
 		return err
 	}
-	l.stream.Provision = jetstream.ProvisionCheck
-	log, err := jetstream.NewLog(l.nc, l.stream, zerolog.Nop())
+	log, err := l.reader.Log(l.stream)
 	if err != nil {
 		return err
 	}

@@ -80,15 +80,11 @@ func events(ctx context.Context, s *settings, f eventsFlags, stdout, stderr io.W
 		}
 		show = func(m jetstream.Message) error { return forward(ctx, f, sources, m, stdout) }
 	}
-	nc, err := s.dial()
+	reader, err := s.reader()
 	if err != nil {
 		return err
 	}
-	defer nc.Close()
-	reader, err := jetstream.NewReader(nc, s.stream.Stream)
-	if err != nil {
-		return err
-	}
+	defer reader.Close()
 	failed := 0
 	err = reader.Events(ctx, f.query, func(m jetstream.Message) error {
 		if m.Broken != nil {

@@ -9,8 +9,6 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/nats-io/nats.go"
-
 	"together-relay/adapters/jetstream"
 )
 
@@ -73,8 +71,8 @@ func localURL(address string) string {
 	return "http://" + net.JoinHostPort(host, port)
 }
 
-// dial connects to the NATS server of the running relay.
-func (s *settings) dial() (*nats.Conn, error) {
+// reader reads the streams of the running relay.
+func (s *settings) reader() (*jetstream.Reader, error) {
 	url := s.nats.url
 	if url == "" {
 		url = "nats://" + s.embedded.Listen
@@ -88,11 +86,11 @@ func (s *settings) dial() (*nats.Conn, error) {
 			}
 		}
 	}
-	nc, err := jetstream.Dial(url, s.nats.auth)
+	r, err := jetstream.OpenReader(url, s.nats.auth, s.stream.Stream)
 	if err != nil {
 		return nil, fmt.Errorf("%w; is the relay running? Start one with together-relay serve --dev, or set NATS_URL", err)
 	}
-	return nc, nil
+	return r, nil
 }
 
 // asClient completes the settings of a verb that talks to a running relay: without any

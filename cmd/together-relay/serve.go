@@ -16,7 +16,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
@@ -87,7 +86,7 @@ func serve(ctx context.Context, s *settings, stdout, stderr io.Writer) (err erro
 	}
 	defer closeQuietly(admin)
 
-	var options []nats.Option
+	var options []jetstream.Option
 	healthy := func(context.Context) error { return nil }
 	url := s.nats.url
 	if url == "" {
