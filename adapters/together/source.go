@@ -129,7 +129,8 @@ func (s *Source) checkAge(stamp string, arrived time.Time) error {
 	if err != nil {
 		return fmt.Errorf("%w: %s is not Unix seconds", relay.ErrUnproven, TimestampHeader)
 	}
-	if age := arrived.Sub(time.Unix(seconds, 0)).Abs(); age > s.cfg.Tolerance {
+	// The timestamp knows whole seconds only, and so must the comparison.
+	if age := arrived.Truncate(time.Second).Sub(time.Unix(seconds, 0)).Abs(); age > s.cfg.Tolerance {
 		return fmt.Errorf("%w: timestamp is %s off, tolerance is %s", relay.ErrUnproven, age.Round(time.Second), s.cfg.Tolerance)
 	}
 	return nil
@@ -162,15 +163,14 @@ func (s *Source) cloudEvent(d relay.Delivery, env envelope) event.Event {
 			ctx.DataSchema = types.ParseURI(schema)
 		}
 	}
-	for _, name := range TraceHeaders {
-		if v := d.Header[name]; v != "" {
-			ctx.Extensions[name] = v
+	if traced(d.Header[TraceHeaders[0]]) {
+		for _, name := range TraceHeaders {
+			if v := d.Header[name]; v != "" {
+				ctx.Extensions[name] = v
+			}
 		}
 	}
 	return event.Event{Context: ctx, DataEncoded: env.data}
 }
-
-// TraceHeaders are the request's trace context, kept in the event under the same names.
-var TraceHeaders = []string{"traceparent", "tracestate"}
 
 var errNotUnicode = errors.New("holds an unpaired surrogate")
