@@ -2,6 +2,9 @@ package jetstream
 
 import (
 	"fmt"
+	"net/url"
+	"os"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -18,6 +21,15 @@ type Auth struct {
 }
 
 func (a Auth) options() ([]nats.Option, error) {
+	for _, path := range []string{a.Creds, a.NKey, a.CA, a.Cert, a.Key} {
+		if path == "" {
+			continue
+		}
+		// A connection that never gives up would try for ever with a file that is not there.
+		if _, err := os.ReadFile(path); err != nil {
+			return nil, fmt.Errorf("read NATS credentials: %w", err)
+		}
+	}
 	var options []nats.Option
 	add := func(set bool, option nats.Option) {
 		if set {
@@ -94,7 +106,29 @@ func dial(urls string, auth Auth) (*nats.Conn, error) {
 		nats.ReconnectBufSize(-1), nats.Timeout(2*time.Second))
 	nc, err := nats.Connect(urls, options...)
 	if err != nil {
-		return nil, fmt.Errorf("connect to NATS at %s: %w", urls, err)
+		return nil, fmt.Errorf("connect to NATS at %s: %w", Redact(urls), err)
 	}
 	return nc, nil
+}
+
+// Redact masks what is secret in a list of server URLs.
+func Redact(urls string) string {
+	list := strings.Split(urls, ",")
+	for i, text := range list {
+		u, err := url.Parse(strings.TrimSpace(text))
+		if err != nil && strings.Contains(text, "@") {
+			list[i] = "********"
+		}
+		if err != nil || u.User == nil {
+			continue
+		}
+		// Without a password, what stands in the place of the user is a token.
+		masked := url.User("********")
+		if _, ok := u.User.Password(); ok {
+			masked = url.UserPassword(u.User.Username(), "********")
+		}
+		u.User = masked
+		list[i] = strings.ReplaceAll(u.String(), "%2A", "*")
+	}
+	return strings.Join(list, ",")
 }

@@ -29,6 +29,8 @@ type Config struct {
 	MaxBytes  int64         // largest size of the event stream; 0 is no limit
 	Timeout   time.Duration // longest wait for an acknowledgement, repeats included
 	Provision string        // one of the Provision constants
+	// Healthy says what is wrong with the server, if the relay has it in its hands; may be nil.
+	Healthy func(context.Context) error
 }
 
 // How much of the streams' making is the relay's business.
@@ -196,6 +198,7 @@ func (l *Log) publish(ctx context.Context, stream string, msg *nats.Msg) (*jetst
 		}
 		failure := classify(err)
 		if !failure.again {
+			l.Kick()
 			return nil, failure.err
 		}
 		select {

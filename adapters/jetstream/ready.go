@@ -20,6 +20,11 @@ func (l *Log) Ready(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
+	if l.cfg.Healthy != nil {
+		if err := l.cfg.Healthy(ctx); err != nil {
+			return err
+		}
+	}
 	for _, name := range []string{l.cfg.Stream, l.deadStream()} {
 		stream, err := l.js.Stream(ctx, name)
 		if err != nil {

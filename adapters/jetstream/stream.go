@@ -59,6 +59,11 @@ func (l *Log) provision(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
+	if l.cfg.Healthy != nil {
+		if err := l.cfg.Healthy(ctx); err != nil {
+			return err
+		}
+	}
 	for _, want := range l.wanted() {
 		if err := l.provisionOne(ctx, want); err != nil {
 			return err

@@ -167,7 +167,7 @@ func (s *settings) loadFile() error {
 			continue
 		}
 		if err := s.knobs.Lookup(name).Value.Set(v.text); err != nil {
-			return usagef("%s: %w", v.at, err)
+			return usagef("%s: %s: %w", v.at, yamlKey(name), err)
 		}
 		s.origin[name] = v.at
 	}
@@ -176,6 +176,11 @@ func (s *settings) loadFile() error {
 
 // check finds settings that cannot hold together.
 func (s *settings) check() error {
+	for _, name := range []string{"data-dir", "listen", "nats-listen"} {
+		if s.knobs.Lookup(name).Value.String() == "" {
+			return usagef("%s is empty", name)
+		}
+	}
 	switch {
 	case s.stream.Window > s.stream.MaxAge && s.stream.MaxAge > 0:
 		return usagef("dedup-window is %s, longer than max-age, which is %s", s.stream.Window, s.stream.MaxAge)

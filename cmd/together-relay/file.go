@@ -1,7 +1,10 @@
 package main
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
+	"io"
 	"regexp"
 	"slices"
 	"strings"
@@ -21,31 +24,49 @@ type fileValue struct{ text, at string } // at is file:line
 
 // sourceSettings is an entry of sources.
 type sourceSettings struct {
-	URI            string        `yaml:"uri"`
-	Prefix         string        `yaml:"prefix"`
-	Secrets        []string      `yaml:"secrets"`
-	SecretFile     string        `yaml:"secret_file"`
-	Timestamp      string        `yaml:"timestamp"` // required, or empty
-	Tolerance      time.Duration `yaml:"tolerance"`
-	Rate           float64       `yaml:"rate"`
-	AllowedOrigins []string      `yaml:"allowed_origins"`
+	URI            string
+	Prefix         string
+	Secrets        []string
+	SecretFile     string
+	Timestamp      string // required, or empty
+	Tolerance      time.Duration
+	Rate           float64
+	AllowedOrigins []string
 
 	at string // file:line
 }
 
 var sourceKeys = []string{"uri", "prefix", "secrets", "secret_file", "timestamp", "tolerance", "rate", "allowed_origins"}
 
+// field is where the key's value goes, and what it has to be.
+func (source *sourceSettings) field(key string) (into any, what string) {
+	switch key {
+	case "uri":
+		return &source.URI, "a text"
+	case "prefix":
+		return &source.Prefix, "a text"
+	case "secrets":
+		return &source.Secrets, "a list of texts"
+	case "secret_file":
+		return &source.SecretFile, "a text"
+	case "timestamp":
+		return &source.Timestamp, "a text"
+	case "tolerance":
+		return &source.Tolerance, "a length of time, such as 5m"
+	case "rate":
+		return &source.Rate, "a number"
+	default:
+		return &source.AllowedOrigins, "a list of texts"
+	}
+}
+
 // parseFile reads relay.yaml. Its errors name the file and the line.
 func parseFile(name string, text []byte, env func(string) (string, bool)) (*file, error) {
-	var doc yaml.Node
-	if err := yaml.Unmarshal(text, &doc); err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
 	f := &file{name: name, values: map[string]fileValue{}}
-	if len(doc.Content) == 0 {
-		return f, nil
+	root, err := f.root(text)
+	if root == nil || err != nil {
+		return f, err
 	}
-	root := doc.Content[0]
 	if err := f.resolve(root, env); err != nil {
 		return nil, err
 	}
@@ -66,6 +87,26 @@ func parseFile(name string, text []byte, env func(string) (string, bool)) (*file
 		f.values[strings.ReplaceAll(key, "_", "-")] = fileValue{value.Value, f.at(value)}
 		return nil
 	})
+}
+
+// root is the file's one document; nil if there is nothing in it.
+func (f *file) root(text []byte) (*yaml.Node, error) {
+	loader, err := yaml.NewLoader(bytes.NewReader(text))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", f.name, err)
+	}
+	var doc, more yaml.Node
+	if err := loader.Load(&doc); errors.Is(err, io.EOF) || err == nil && len(doc.Content) == 0 {
+		return nil, nil
+	} else if err != nil {
+		return nil, fmt.Errorf("%s: %w", f.name, err)
+	}
+	if err := loader.Load(&more); err == nil {
+		return nil, f.errorf(&more, "a second document; the settings must stand in one")
+	} else if !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("%s: %w", f.name, err)
+	}
+	return doc.Content[0], nil
 }
 
 // yamlKey is a flag's name in the file.
@@ -105,12 +146,16 @@ func (f *file) readSources(n *yaml.Node) error {
 		if !sourceName.MatchString(name) {
 			return f.errorf(value, "source %q: a name is made of a-z, 0-9, - and _, 64 characters at most", name)
 		}
-		if err := f.each(value, sourceKeys, func(string, *yaml.Node) error { return nil }); err != nil {
-			return err
-		}
 		s := &sourceSettings{at: f.at(value)}
-		if err := value.Decode(s); err != nil {
-			return f.errorf(value, "source %s: %v", name, err)
+		err := f.each(value, sourceKeys, func(key string, v *yaml.Node) error {
+			into, what := s.field(key)
+			if v.Decode(into) != nil { // it would say the value, which may be a secret
+				return f.errorf(v, "source %s: %s must be %s", name, key, what)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
 		}
 		if s.Timestamp != "" && s.Timestamp != "required" {
 			return f.errorf(value, `source %s: timestamp is %q; it is "required" or left out`, name, s.Timestamp)
@@ -161,9 +206,9 @@ func (f *file) resolve(n *yaml.Node, env func(string) (string, bool)) (err error
 	return err
 }
 
-// nearest suggests the key that was probably meant.
+// nearest suggests the key that was probably meant: one with few letters changed.
 func nearest(key string, keys []string) string {
-	best, distance := "", 4
+	best, distance := "", min(4, len(key)/2+1)
 	for _, k := range slices.Sorted(slices.Values(keys)) {
 		if d := editDistance(key, k); d < distance {
 			best, distance = k, d

@@ -87,7 +87,6 @@ func serve(ctx context.Context, s *settings, stdout, stderr io.Writer) (err erro
 	defer closeQuietly(admin)
 
 	var options []jetstream.Option
-	healthy := func(context.Context) error { return nil }
 	url := s.nats.url
 	if url == "" {
 		server, err := natsd.Start(s.embedded, log.With().Str("part", "nats-server").Logger())
@@ -95,7 +94,7 @@ func serve(ctx context.Context, s *settings, stdout, stderr io.Writer) (err erro
 			return err
 		}
 		defer func() { err = errors.Join(err, server.Close()) }()
-		url, healthy = server.URL(), server.Healthy
+		url, s.stream.Healthy = server.URL(), server.Healthy
 		options = append(options, server.InProcess())
 		note := running{URL: localURL(public.Addr().String()), NATSURL: url}
 		if err := note.write(s.embedded.Dir); err != nil {
@@ -131,7 +130,7 @@ func serve(ctx context.Context, s *settings, stdout, stderr io.Writer) (err erro
 		Sources:     s.httpSources(),
 		Receiver:    openIntake(sources, set, store),
 		Done:        func(o relay.Outcome) { metrics.Done(o); logOutcome(log, o) },
-		Ready:       func(ctx context.Context) error { return errors.Join(healthy(ctx), events.Ready(ctx)) },
+		Ready:       events.Ready,
 		Schemas:     schemas.Files,
 		MaxBody:     func() int64 { return min(int64(s.http.maxBody), events.Room()) },
 		MaxInFlight: s.http.maxInFlight,
@@ -144,7 +143,7 @@ func serve(ctx context.Context, s *settings, stdout, stderr io.Writer) (err erro
 	}
 
 	log.Info().Str("version", version()).Str("listen", public.Addr().String()).Str("admin", address(admin)).
-		Str("nats", url).Strs("sources", sortedNames(sources)).Msg("relay starts")
+		Str("nats", jetstream.Redact(url)).Strs("sources", sortedNames(sources)).Msg("relay starts")
 	if s.dev {
 		printBanner(stdout, s, localURL(public.Addr().String()), url, admin)
 	}

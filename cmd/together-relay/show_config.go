@@ -6,6 +6,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"together-relay/adapters/jetstream"
 )
 
 func newConfig() *cobra.Command {
@@ -37,10 +39,14 @@ const mask = "********"
 
 // masked is the value of a knob, for people to see.
 func (s *settings) masked(f *pflag.Flag) string {
-	if value := f.Value.String(); !s.knobs.known[f.Name].secret || value == "" {
-		return value
+	value := f.Value.String()
+	switch {
+	case f.Name == "nats-url":
+		return jetstream.Redact(value)
+	case s.knobs.known[f.Name].secret && value != "":
+		return mask
 	}
-	return mask
+	return value
 }
 
 func (s *settings) print(w io.Writer) error {
