@@ -51,6 +51,8 @@ type Log struct {
 	// trouble is why nothing can be stored now; it points at nil when all is well.
 	trouble atomic.Pointer[error]
 	warned  map[Drift]bool // belongs to Run
+	// refused is the last publish that failed, if none has succeeded since.
+	refused atomic.Pointer[refusal]
 }
 
 var errNotChecked = errors.New("the streams were not looked at yet")
@@ -59,11 +61,17 @@ var errNotChecked = errors.New("the streams were not looked at yet")
 // Run. It does not block.
 func Open(urls string, auth Auth, cfg Config, log zerolog.Logger, more ...Option) (*Log, error) {
 	l := newLog(cfg, log)
-	nc, err := connect(urls, auth, log, l.Kick, more...)
+	nc, err := connect(urls, auth, log, l.connected, more...)
 	if err != nil {
 		return nil, err
 	}
 	return l, l.use(nc)
+}
+
+// connected begins anew with a server.
+func (l *Log) connected() {
+	l.refused.Store(nil)
+	l.Kick()
 }
 
 func newLog(cfg Config, log zerolog.Logger) *Log {
@@ -194,11 +202,17 @@ func (l *Log) publish(ctx context.Context, stream string, msg *nats.Msg) (*jetst
 	for {
 		ack, err := l.js.PublishMsg(ctx, msg, jetstream.WithRetryAttempts(math.MaxInt32))
 		if err == nil {
+			if l.refused.Load() != nil {
+				l.refused.Store(nil)
+			}
 			return ack, nil
 		}
 		failure := classify(err)
-		if !failure.again {
+		if _, ours := errors.AsType[*relay.NotStored](failure.err); ours && !failure.again {
+			l.refused.Store(&refusal{failure.err, time.Now()})
 			l.Kick()
+		}
+		if !failure.again {
 			return nil, failure.err
 		}
 		select {
@@ -232,6 +246,15 @@ func (l *Log) Room() int64 {
 	}
 	return math.MaxInt64
 }
+
+// A refusal is remembered for a while by Ready: a stream can look well and still have no
+// room, and only the next attempt can tell that it has some again.
+type refusal struct {
+	err  error
+	when time.Time
+}
+
+const refusalCounts = 5 * time.Second
 
 type failure struct {
 	err   error

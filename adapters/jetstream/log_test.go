@@ -176,6 +176,9 @@ func TestServerWithoutRoomIsNotStored(t *testing.T) {
 	if !errors.As(err, new(*relay.NotStored)) {
 		t.Fatalf("Append = %v, want NotStored", err)
 	}
+	if err := l.Ready(context.Background()); err == nil {
+		t.Error("ready, although the server has no room")
+	}
 }
 
 // What needs more room than a message has is unusable, whichever part of it is too long.

@@ -18,6 +18,9 @@ func (l *Log) Ready(ctx context.Context) error {
 	if trouble := *l.trouble.Load(); trouble != nil {
 		return trouble
 	}
+	if r := l.refused.Load(); r != nil && time.Since(r.when) < refusalCounts {
+		return fmt.Errorf("the last publish failed, %s ago: %w", time.Since(r.when).Round(time.Millisecond), r.err)
+	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	if l.cfg.Healthy != nil {

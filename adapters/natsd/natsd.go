@@ -73,6 +73,9 @@ func start(cfg Config, log zerolog.Logger) (*server.Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	if ip := net.ParseIP(host); ip == nil && host != "localhost" || ip != nil && !ip.IsLoopback() {
+		log.Warn().Str("listen", cfg.Listen).Msg("the embedded NATS server asks for no password, and others than this machine can reach it")
+	}
 	o := &server.Options{
 		ServerName: "together-relay",
 		Host:       host,

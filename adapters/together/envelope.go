@@ -25,7 +25,7 @@ const (
 
 // maxFrame is how many bytes around the data are kept so that the signed body can be
 // put together again. A longer frame is let go; its members are still kept.
-const maxFrame = 8 << 10
+const maxFrame = 4 << 10
 
 // An envelope is a delivery's body, read but not decoded: data, head and tail lie in it.
 type envelope struct {
