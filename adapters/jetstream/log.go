@@ -122,9 +122,14 @@ func (l *Log) Run(ctx context.Context) error {
 }
 
 // Look finds or makes the streams once and says why nothing can be stored. It blocks for
-// ten seconds at most. A log that is not Run has to be looked at once.
+// a few seconds at most. A log that is not Run has to be looked at once.
 func (l *Log) Look(ctx context.Context) error {
 	err := l.provision(ctx)
+	if errors.Is(err, context.DeadlineExceeded) && *l.trouble.Load() == nil {
+		// No answer, as while a cluster elects: the streams were well, and a publish will
+		// find out for itself whether it can be stored.
+		return err
+	}
 	l.trouble.Store(&err)
 	return err
 }

@@ -57,8 +57,6 @@ func (l *Log) provision(ctx context.Context) error {
 		}
 		return cause
 	}
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
 	if l.cfg.Healthy != nil {
 		if err := l.cfg.Healthy(ctx); err != nil {
 			return err
@@ -72,8 +70,16 @@ func (l *Log) provision(ctx context.Context) error {
 	return nil
 }
 
+// lookTimeout is the wait for an answer about a stream. Without a leader there is none.
+const lookTimeout = 2 * time.Second
+
+// makeTimeout is the wait for a stream to be made or changed.
+const makeTimeout = 10 * time.Second
+
 func (l *Log) provisionOne(ctx context.Context, want jetstream.StreamConfig) error {
-	stream, err := l.js.Stream(ctx, want.Name)
+	looking, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	stream, err := l.js.Stream(looking, want.Name)
 	if errors.Is(err, jetstream.ErrStreamNotFound) && l.cfg.Provision != ProvisionCheck {
 		return l.create(ctx, want)
 	}
@@ -91,6 +97,8 @@ func (l *Log) create(ctx context.Context, want jetstream.StreamConfig) error {
 	if *l.trouble.Load() == nil {
 		l.log.Error().Str("stream", want.Name).Msg("the stream was there and is gone; its events are lost. Making it anew, empty")
 	}
+	ctx, cancel := context.WithTimeout(ctx, makeTimeout)
+	defer cancel()
 	if _, err := l.js.CreateStream(ctx, want); err != nil {
 		return fmt.Errorf("make stream %s: %w", want.Name, err)
 	}
@@ -107,6 +115,8 @@ func (l *Log) apply(ctx context.Context, want, have jetstream.StreamConfig, drif
 	change.Replicas, change.AllowDirect = want.Replicas, want.AllowDirect
 	change.MaxMsgs, change.MaxMsgsPerSubject, change.MaxMsgSize = -1, -1, -1
 	change.NoAck, change.SubjectTransform, change.PersistMode = false, nil, want.PersistMode
+	ctx, cancel := context.WithTimeout(ctx, makeTimeout)
+	defer cancel()
 	if _, err := l.js.UpdateStream(ctx, change); err != nil {
 		return fmt.Errorf("change stream %s (%s): %w", want.Name, list(drifts), err)
 	}
