@@ -22,11 +22,16 @@ type Event struct {
 	Resource   string      // what the event is about; empty if the data names nothing
 	Proof      string      // which of the source's secrets signed it: "1" is the first
 
+	// Fields are the members of the data object, in order, as parts of its bytes.
+	Fields []Field
 	// Members is a compact JSON object of the envelope's further members; nil if there are none.
 	Members []byte
 	// Head and Tail are the bytes before and after the data: Head + data + Tail is the signed body.
 	Head, Tail []byte
 }
+
+// A Field is a member of a JSON object. Its value is JSON text.
+type Field struct{ Name, Value []byte }
 
 // Stored says where an event lies.
 type Stored struct {

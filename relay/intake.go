@@ -26,8 +26,8 @@ type Opener interface {
 
 // An Intake turns deliveries into stored events.
 type Intake struct {
-	Sources map[string]Opener                   // by name
-	Check   func(typ string, data []byte) error // an [*Unusable] with [ReasonSchema], or nil; pure
+	Sources map[string]Opener // by name
+	Check   func(Event) error // an [*Unusable] with [ReasonSchema], or nil; pure
 	Log     Log
 }
 
@@ -59,7 +59,7 @@ func (in *Intake) Store(ctx context.Context, d Delivery) (Receipt, error) {
 	if err != nil {
 		return receipt, err
 	}
-	if err := in.Check(ev.Type, ev.CloudEvent.DataEncoded); err != nil {
+	if err := in.Check(ev); err != nil {
 		return receipt, err
 	}
 	receipt.Stored, err = in.Log.Append(ctx, ev)

@@ -34,8 +34,8 @@ func newIntake() (*relay.Intake, *relaytest.Log) {
 	log := &relaytest.Log{}
 	return &relay.Intake{
 		Sources: map[string]relay.Opener{"together": opener{}},
-		Check: func(_ string, data []byte) error {
-			if strings.Contains(string(data), "broken") {
+		Check: func(ev relay.Event) error {
+			if strings.Contains(string(ev.CloudEvent.Data()), "broken") {
 				return &relay.Unusable{Reason: relay.ReasonSchema, Detail: "data.what: is broken"}
 			}
 			return nil

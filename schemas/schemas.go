@@ -29,6 +29,7 @@ var Files embed.FS
 // A Set is the compiled schemas. It is safe for concurrent use.
 type Set struct {
 	byType map[string]*jsonschema.Schema
+	quick  map[string]*quick
 }
 
 // Load compiles the embedded schemas. Formats are asserted.
@@ -39,7 +40,7 @@ func Load() (*Set, error) {
 	}
 	c := jsonschema.NewCompiler()
 	c.AssertFormat()
-	set := &Set{byType: map[string]*jsonschema.Schema{}}
+	set := &Set{byType: map[string]*jsonschema.Schema{}, quick: map[string]*quick{}}
 	for _, file := range files {
 		text, err := Files.ReadFile(file)
 		if err != nil {
@@ -53,9 +54,11 @@ func Load() (*Set, error) {
 		if err := c.AddResource(url, doc); err != nil {
 			return nil, fmt.Errorf("schema %s: %w", file, err)
 		}
-		if set.byType[strings.TrimSuffix(file, ".json")], err = c.Compile(url); err != nil {
+		typ := strings.TrimSuffix(file, ".json")
+		if set.byType[typ], err = c.Compile(url); err != nil {
 			return nil, fmt.Errorf("schema %s: %w", file, err)
 		}
+		set.quick[typ] = newQuick(text)
 	}
 	return set, nil
 }
@@ -65,6 +68,15 @@ func (s *Set) Types() []string { return slices.Sorted(maps.Keys(s.byType)) }
 
 // Has says whether the type has a schema.
 func (s *Set) Has(typ string) bool { return s.byType[typ] != nil }
+
+// CheckEvent holds an event's data against the schema of its type. It is [Set.Check],
+// after a quick look at the members that spares most events the decoding.
+func (s *Set) CheckEvent(ev relay.Event) error {
+	if q := s.quick[ev.Type]; q != nil && q.fits(ev.Fields) {
+		return nil
+	}
+	return s.Check(ev.Type, ev.CloudEvent.DataEncoded)
+}
 
 // Check holds data, which must be JSON, against the schema of the type. A type
 // without one is always right. The error is a [*relay.Unusable] that names places and

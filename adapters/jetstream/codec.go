@@ -28,24 +28,27 @@ const (
 // the payload as it is, each attribute a header in lower case, percent-encoded.
 func encode(subject string, ev relay.Event) (*nats.Msg, error) {
 	ctx := ev.CloudEvent.Context.AsV1()
-	h := make(nats.Header, 16)
-	set := func(name, value string) { h[name] = []string{escapeValue(value)} }
-
-	set(attribute+"specversion", event.CloudEventsVersionV1)
-	set(attribute+"id", ctx.ID)
-	set(attribute+"source", ctx.Source.String())
-	set(attribute+"type", ctx.Type)
+	h := make(nats.Header, 20)
+	values := make([]string, 0, 20) // one array for all
+	set := func(name, value string) {
+		values = append(values, escapeValue(value))
+		h[name] = values[len(values)-1 : len(values) : len(values)]
+	}
+	set("ce-specversion", event.CloudEventsVersionV1)
+	set("ce-id", ctx.ID)
+	set("ce-source", ctx.Source.String())
+	set("ce-type", ctx.Type)
 	if ctx.Subject != nil {
-		set(attribute+"subject", *ctx.Subject)
+		set("ce-subject", *ctx.Subject)
 	}
 	if ctx.Time != nil {
-		set(attribute+"time", ctx.Time.String())
+		set("ce-time", ctx.Time.String())
 	}
 	if ctx.DataContentType != nil {
-		set(attribute+"datacontenttype", *ctx.DataContentType)
+		set("ce-datacontenttype", *ctx.DataContentType)
 	}
 	if ctx.DataSchema != nil {
-		set(attribute+"dataschema", ctx.DataSchema.String())
+		set("ce-dataschema", ctx.DataSchema.String())
 	}
 	for name, value := range ctx.Extensions {
 		text, err := types.Format(value)

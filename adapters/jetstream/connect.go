@@ -81,11 +81,6 @@ func connect(urls string, auth Auth, log zerolog.Logger, changed func(), more ..
 		nats.IgnoreAuthErrorAbort(),
 		nats.ConnectHandler(up),
 		nats.ReconnectHandler(up),
-		nats.DisconnectErrHandler(func(nc *nats.Conn, err error) {
-			if !nc.IsClosed() {
-				log.Warn().Err(err).Msg("connection to NATS lost; trying again until it is back")
-			}
-		}),
 		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { log.Debug().Err(err).Msg("NATS is not there yet") }),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { log.Warn().Err(err).Msg("NATS reports an error") }),
 	)

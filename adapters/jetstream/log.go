@@ -45,6 +45,7 @@ const (
 type Log struct {
 	nc   *nats.Conn
 	js   jetstream.JetStream
+	acks *acks
 	cfg  Config
 	log  zerolog.Logger
 	kick chan struct{}
@@ -74,6 +75,14 @@ func (l *Log) connected() {
 	l.Kick()
 }
 
+// disconnected tells those who wait for an acknowledgement that none will come.
+func (l *Log) disconnected(nc *nats.Conn, err error) {
+	l.acks.drop()
+	if !nc.IsClosed() {
+		l.log.Warn().Err(err).Msg("connection to NATS lost; trying again until it is back")
+	}
+}
+
 func newLog(cfg Config, log zerolog.Logger) *Log {
 	l := &Log{cfg: cfg, log: log, kick: make(chan struct{}, 1), warned: map[Drift]bool{}}
 	l.trouble.Store(&errNotChecked)
@@ -85,6 +94,10 @@ func (l *Log) use(nc *nats.Conn) (err error) {
 	if l.js, err = jetstream.New(nc); err != nil {
 		return fmt.Errorf("open JetStream: %w", err)
 	}
+	if l.acks, err = newAcks(nc); err != nil {
+		return fmt.Errorf("subscribe to acknowledgements: %w", err)
+	}
+	nc.SetDisconnectErrHandler(l.disconnected)
 	return nil
 }
 
@@ -147,25 +160,25 @@ func (l *Log) subjects() []string {
 }
 
 // Append implements [relay.Log].
-func (l *Log) Append(ctx context.Context, ev relay.Event) (relay.Stored, error) {
+func (l *Log) Append(_ context.Context, ev relay.Event) (relay.Stored, error) {
 	subject := Subject(l.cfg.Prefixes[ev.Source], ev.Type, ev.Resource)
 	msg, err := encode(subject, ev)
 	if err != nil {
 		return relay.Stored{}, &relay.NotStored{Cause: err, RetryAfter: longWait}
 	}
-	ack, err := l.publish(ctx, l.cfg.Stream, msg)
+	got, err := l.publish(l.cfg.Stream, msg)
 	if err != nil {
 		return relay.Stored{}, err
 	}
-	return relay.Stored{Subject: subject, Sequence: ack.Sequence, Duplicate: ack.Duplicate}, nil
+	return relay.Stored{Subject: subject, Sequence: got.sequence, Duplicate: got.duplicate}, nil
 }
 
 // Bury implements [relay.Log]. The same body, sent again, is the same dead letter.
-func (l *Log) Bury(ctx context.Context, letter relay.DeadLetter) error {
+func (l *Log) Bury(_ context.Context, letter relay.DeadLetter) error {
 	msg := encodeLetter(letter)
 	sum := sha256.Sum256(letter.Body)
 	msg.Header.Set(nats.MsgIdHdr, escapeValue(letter.Source)+":"+hex.EncodeToString(sum[:]))
-	_, err := l.publish(ctx, l.deadStream(), msg)
+	_, err := l.publish(l.deadStream(), msg)
 	if _, ok := errors.AsType[*relay.Unusable](err); ok {
 		return &relay.NotStored{Cause: fmt.Errorf("bury dead letter: %w", err), RetryAfter: longWait}
 	}
@@ -187,9 +200,9 @@ const maxHeader = 64<<10 - 1
 // A sender that hangs up does not end it: the outcome is worth knowing. A server that
 // has no leader for the stream just now, or is storing the same id at this moment, is
 // asked again; any other refusal ends it at once.
-func (l *Log) publish(ctx context.Context, stream string, msg *nats.Msg) (*jetstream.PubAck, error) {
+func (l *Log) publish(stream string, msg *nats.Msg) (ack, error) {
 	if trouble := *l.trouble.Load(); trouble != nil {
-		return nil, &relay.NotStored{Cause: trouble, RetryAfter: longWait}
+		return ack{}, notStored(trouble, longWait)
 	}
 	msg.Header[nats.ExpectedStreamHdr] = []string{stream}
 	err := l.fits(msg)
@@ -200,31 +213,27 @@ func (l *Log) publish(ctx context.Context, stream string, msg *nats.Msg) (*jetst
 		err = l.fits(msg)
 	}
 	if err != nil {
-		return nil, err
+		return ack{}, err
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.cfg.Timeout)
-	defer cancel()
+	deadline := time.Now().Add(l.cfg.Timeout)
 	for {
-		ack, err := l.js.PublishMsg(ctx, msg, jetstream.WithRetryAttempts(math.MaxInt32))
+		got, err := l.acks.publish(msg, deadline)
 		if err == nil {
 			if l.refused.Load() != nil {
 				l.refused.Store(nil)
 			}
-			return ack, nil
+			return got, nil
 		}
 		failure := classify(err)
+		if failure.again && time.Until(deadline) > failure.pause {
+			time.Sleep(failure.pause)
+			continue
+		}
 		if _, ours := errors.AsType[*relay.NotStored](failure.err); ours && !failure.again {
 			l.refused.Store(&refusal{failure.err, time.Now()})
 			l.Kick()
 		}
-		if !failure.again {
-			return nil, failure.err
-		}
-		select {
-		case <-ctx.Done():
-			return nil, failure.err
-		case <-time.After(failure.pause):
-		}
+		return ack{}, failure.err
 	}
 }
 

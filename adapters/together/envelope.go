@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -33,7 +34,8 @@ type envelope struct {
 	resource   string
 	created    time.Time // zero if the sender gave none
 	data       []byte
-	members    []byte // nil if there are none
+	fields     []relay.Field // members of data
+	members    []byte        // nil if there are none
 	head, tail []byte
 }
 
@@ -41,14 +43,14 @@ type envelope struct {
 // to there is returned beside it. Of members that appear twice the last one counts.
 func readEnvelope(body []byte) (envelope, error) {
 	var env envelope
-	members, err := topLevel(body)
+	members, fields, err := readBody(body)
 	if err != nil {
 		return env, unusable(relay.ReasonJSON, "%s", err)
 	}
-	var id, typ, data, created, createdAt *member
+	var id, typ, data, created, createdAt *relay.Field
 	for i := range members {
 		m := &members[i]
-		switch m.name {
+		switch string(m.Name) {
 		case "id":
 			id = m
 		case "type":
@@ -61,7 +63,7 @@ func readEnvelope(body []byte) (envelope, error) {
 			createdAt = m
 		}
 	}
-	if env.id, err = id.text(); err != nil {
+	if env.id, err = text(id); err != nil {
 		return env, unusable(relay.ReasonID, "id %s", err)
 	}
 	if len(env.id) == 0 || len(env.id) > MaxID {
@@ -69,7 +71,7 @@ func readEnvelope(body []byte) (envelope, error) {
 		env.id = ""
 		return env, unusable(relay.ReasonID, "id has %d bytes, 1 to %d are allowed", n, MaxID)
 	}
-	if env.typ, err = typ.text(); err != nil {
+	if env.typ, err = text(typ); err != nil {
 		return env, unusable(relay.ReasonType, "type %s", err)
 	}
 	if err := CheckType(env.typ); err != nil {
@@ -79,22 +81,23 @@ func readEnvelope(body []byte) (envelope, error) {
 	if data == nil {
 		return env, unusable(relay.ReasonData, "data is missing")
 	}
-	if data.raw.Kind() != '{' {
+	if data.Value[0] != '{' {
 		return env, unusable(relay.ReasonData, "data is no object")
 	}
-	env.data = data.raw
-	env.resource = resource(env.typ, env.data)
+	env.data, env.fields = data.Value, fields
+	env.resource = resource(env.typ, fields)
 
 	when := createdAt
 	if when == nil {
 		when = created
 	}
 	var ok bool
-	if env.created, ok = when.time(); !ok {
+	if env.created, ok = moment(when); !ok {
 		when = nil // it says nothing to us, so it travels on as it is
 	}
 	env.members = further(members, id, typ, data, when)
-	if head, tail := body[:data.start], body[data.end:]; len(head)+len(tail) <= maxFrame {
+	start := cap(body) - cap(data.Value) // data is a part of body
+	if head, tail := body[:start], body[start+len(data.Value):]; len(head)+len(tail) <= maxFrame {
 		env.head, env.tail = head, tail
 	}
 	return env, nil
@@ -126,134 +129,155 @@ func CheckType(typ string) error {
 	return nil
 }
 
-// A member of an object, by its place in the body.
-type member struct {
-	name       string
-	raw        jsontext.Value // part of the body
-	start, end int            // where raw lies in it
-}
-
-// text is the member's string. A missing member, another kind of value and a string
-// that is no Unicode are errors.
-func (m *member) text() (string, error) {
+// text is a member's string. A missing member, another kind of value and a string that
+// is no Unicode are errors.
+func text(m *relay.Field) (string, error) {
 	if m == nil {
 		return "", fmt.Errorf("is missing")
 	}
-	if m.raw.Kind() != '"' {
+	if m.Value[0] != '"' {
 		return "", fmt.Errorf("is no string")
 	}
-	s, err := jsontext.AppendUnquote(nil, m.raw)
+	if plain := m.Value[1 : len(m.Value)-1]; bytes.IndexByte(plain, '\\') < 0 {
+		return string(plain), nil
+	}
+	s, err := jsontext.AppendUnquote(nil, m.Value)
 	if err != nil {
-		return "", errNotUnicode
+		return "", fmt.Errorf("holds an unpaired surrogate")
 	}
 	return string(s), nil
 }
 
-// time reads RFC 3339 or Unix seconds, in the years 1 to 9999, which is all that
-// RFC 3339 can write.
-func (m *member) time() (t time.Time, ok bool) {
+// moment reads RFC 3339 or Unix seconds, in the years 1 to 9999, which is all that RFC
+// 3339 can write.
+func moment(m *relay.Field) (t time.Time, ok bool) {
 	if m == nil {
 		return t, false
 	}
-	switch m.raw.Kind() {
-	case '"':
-		s, _ := m.text()
-		parsed, err := time.Parse(time.RFC3339, s)
-		if err != nil {
-			return t, false
+	if m.Value[0] == '"' {
+		s, err := text(m)
+		if err == nil {
+			t, err = time.Parse(time.RFC3339, s)
 		}
-		t = parsed
-	case '0':
-		seconds, err := strconv.ParseFloat(string(m.raw), 64)
+		if err != nil {
+			return time.Time{}, false
+		}
+	} else {
+		seconds, err := strconv.ParseFloat(string(m.Value), 64) // no other kind of value is one
 		if err != nil || seconds < -62135596800 || seconds > 253402300799 {
 			return t, false
 		}
 		whole := int64(seconds)
 		t = time.Unix(whole, int64((seconds-float64(whole))*1e6)*1e3)
-	default:
-		return t, false
 	}
 	t = t.UTC()
 	return t, t.Year() >= 1 && t.Year() <= 9999
 }
 
-// topLevel lists the members of the object that is the whole body.
-func topLevel(body []byte) ([]member, error) {
+// A walker is a decoder that is used again and again.
+type walker struct {
+	text bytes.Buffer
+	dec  *jsontext.Decoder
+}
+
+var walkers = sync.Pool{New: func() any { return &walker{dec: new(jsontext.Decoder)} }}
+
+// The body is known to be UTF-8; what the second option lets through are escapes of
+// unpaired surrogates, which RFC 8259 allows and data may hold.
+var walking = []jsontext.Options{jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)}
+
+// readBody lists the members of the object that is the whole body, and those of its data.
+func readBody(body []byte) (members, data []relay.Field, err error) {
 	if !utf8.Valid(body) {
-		return nil, fmt.Errorf("body is not UTF-8")
+		return nil, nil, fmt.Errorf("body is not UTF-8")
 	}
-	dec := newDecoder(body)
-	if dec.PeekKind() != '{' {
-		if _, err := dec.ReadValue(); err != nil {
-			return nil, syntaxError(dec, err)
+	w := walkers.Get().(*walker)
+	w.text = *bytes.NewBuffer(body)
+	w.dec.Reset(&w.text, walking...)
+	defer func() {
+		w.text = bytes.Buffer{}
+		w.dec.Reset(&w.text)
+		walkers.Put(w)
+	}()
+	if w.dec.PeekKind() != '{' {
+		if _, err := w.dec.ReadValue(); err != nil {
+			return nil, nil, w.explain(err)
 		}
-		return nil, fmt.Errorf("body is no JSON object")
+		return nil, nil, fmt.Errorf("body is no JSON object")
 	}
-	members, err := readObject(dec, body)
+	members, err = w.object(body, func(name []byte) (bool, error) {
+		if string(name) != "data" || w.dec.PeekKind() != '{' {
+			return false, nil
+		}
+		data, err = w.object(body, nil)
+		return true, err
+	})
 	if err != nil {
-		return nil, syntaxError(dec, err)
+		return nil, nil, w.explain(err)
 	}
-	if rest := bytes.TrimLeft(body[dec.InputOffset():], " \t\r\n"); len(rest) > 0 {
-		return nil, fmt.Errorf("body goes on after the JSON object, at byte %d", len(body)-len(rest))
+	if rest := bytes.TrimLeft(body[w.dec.InputOffset():], " \t\r\n"); len(rest) > 0 {
+		return nil, nil, fmt.Errorf("body goes on after the JSON object, at byte %d", len(body)-len(rest))
 	}
-	return members, nil
+	return members, data, nil
 }
 
-func newDecoder(text []byte) *jsontext.Decoder {
-	// The body is known to be UTF-8; what the second option lets through are escapes
-	// of unpaired surrogates, which RFC 8259 allows and data may hold.
-	return jsontext.NewDecoder(bytes.NewBuffer(text),
-		jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
-}
-
-// readObject lists the members of the object that the decoder has before it in text.
-func readObject(dec *jsontext.Decoder, text []byte) ([]member, error) {
-	if _, err := dec.ReadToken(); err != nil {
+// object lists the members of the object that comes next. Where enter is given, it may
+// walk a member's value itself.
+func (w *walker) object(body []byte, enter func(name []byte) (bool, error)) ([]relay.Field, error) {
+	if _, err := w.dec.ReadToken(); err != nil {
 		return nil, err
 	}
-	members := make([]member, 0, 8)
-	for dec.PeekKind() != '}' {
-		name, err := dec.ReadToken()
+	fields := make([]relay.Field, 0, 8)
+	for w.dec.PeekKind() != '}' {
+		quoted, err := w.dec.ReadValue()
 		if err != nil {
 			return nil, err
 		}
-		m := member{name: name.String()}
-		value, err := dec.ReadValue()
-		if err != nil {
-			return nil, err
+		end := int(w.dec.InputOffset())
+		name := body[end-len(quoted)+1 : end-1]
+		if bytes.IndexByte(name, '\\') >= 0 {
+			name, _ = jsontext.AppendUnquote(nil, quoted)
 		}
-		m.end = int(dec.InputOffset())
-		m.start = m.end - len(value)
-		m.raw = text[m.start:m.end]
-		members = append(members, m)
+		// What lies between the name and its value is a colon and white space.
+		start := end + bytes.IndexByte(body[end:], ':') + 1
+		start += len(body[start:]) - len(bytes.TrimLeft(body[start:], " \t\r\n"))
+		entered := false
+		if enter != nil {
+			if entered, err = enter(name); err != nil {
+				return nil, err
+			}
+		}
+		if !entered {
+			if err := w.dec.SkipValue(); err != nil {
+				return nil, err
+			}
+		}
+		fields = append(fields, relay.Field{Name: name, Value: body[start:w.dec.InputOffset()]})
 	}
-	_, err := dec.ReadToken()
-	return members, err
+	_, err := w.dec.ReadToken()
+	return fields, err
 }
 
-// syntaxError says where the JSON breaks, without a word of what it says.
-func syntaxError(dec *jsontext.Decoder, err error) error {
+// explain says where the JSON breaks, without a word of what it says.
+func (w *walker) explain(err error) error {
 	if syntax, ok := errors.AsType[*jsontext.SyntacticError](err); ok {
 		return fmt.Errorf("body is not JSON, near byte %d of it", syntax.ByteOffset)
 	}
-	return fmt.Errorf("body is not JSON: it ends at byte %d", dec.InputOffset())
+	return fmt.Errorf("body is not JSON: it ends at byte %d", w.dec.InputOffset())
 }
 
 // resource is what the event is about: the string <first token of the type>_id in the
-// data, else its id, else nothing. The data is known to be a JSON object.
-func resource(typ string, data []byte) string {
+// data, else its id, else nothing.
+func resource(typ string, data []relay.Field) string {
 	family, _, _ := strings.Cut(typ, ".")
-	members, err := readObject(newDecoder(data), data)
-	if err != nil {
-		return "" // not reached: it was read once before
-	}
 	var own, id string
-	for i := range members {
-		switch m := &members[i]; m.name {
-		case family + "_id":
-			own = m.loose()
-		case "id":
-			id = m.loose()
+	for i := range data {
+		name := data[i].Name
+		switch rest, ok := bytes.CutPrefix(name, []byte(family)); {
+		case ok && string(rest) == "_id":
+			own = loose(data[i].Value)
+		case string(name) == "id":
+			id = loose(data[i].Value)
 		}
 	}
 	if own != "" {
@@ -262,25 +286,25 @@ func resource(typ string, data []byte) string {
 	return id
 }
 
-// loose is the member's string with U+FFFD in the place of unpaired surrogates, or
-// empty for any other value.
-func (m *member) loose() string {
-	if m.raw.Kind() != '"' {
+// loose is a string with U+FFFD in the place of unpaired surrogates, or empty for any
+// other value.
+func loose(value []byte) string {
+	if value[0] != '"' {
 		return ""
 	}
-	s, _ := jsontext.AppendUnquote(nil, m.raw)
+	s, _ := jsontext.AppendUnquote(nil, value)
 	return string(s)
 }
 
 // further writes the members that are not known as one compact object, in ASCII, so
 // that it can travel in a header; nil if there are none.
-func further(members []member, known ...*member) []byte {
+func further(members []relay.Field, known ...*relay.Field) []byte {
 	var out bytes.Buffer
 next:
 	for i := range members {
 		m := &members[i]
 		for _, k := range known {
-			if k != nil && k.name == m.name {
+			if k != nil && bytes.Equal(k.Name, m.Name) {
 				continue next
 			}
 		}
@@ -289,11 +313,11 @@ next:
 			sep = '{'
 		}
 		out.WriteByte(sep)
-		name, _ := jsontext.AppendQuote(nil, m.name)
+		name, _ := jsontext.AppendQuote(nil, m.Name)
 		out.Write(name)
 		out.WriteByte(':')
-		if err := json.Compact(&out, m.raw); err != nil {
-			return nil // not reached: the decoder took it
+		if err := json.Compact(&out, m.Value); err != nil {
+			return nil // not reached: the walker took it
 		}
 	}
 	if out.Len() == 0 {

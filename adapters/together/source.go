@@ -1,7 +1,6 @@
 package together
 
 import (
-	"errors"
 	"fmt"
 	"net/url"
 	"strconv"
@@ -94,7 +93,7 @@ func (s *Source) read(d relay.Delivery) (relay.Event, error) {
 	env, err := readEnvelope(d.Body)
 	ev := relay.Event{
 		Source: d.Source, Type: env.typ, Resource: env.resource,
-		Members: env.members, Head: env.head, Tail: env.tail,
+		Fields: env.fields, Members: env.members, Head: env.head, Tail: env.tail,
 	}
 	if err != nil {
 		ev.CloudEvent.Context = &event.EventContextV1{ID: env.id}
@@ -172,5 +171,3 @@ func (s *Source) cloudEvent(d relay.Delivery, env envelope) event.Event {
 	}
 	return event.Event{Context: ctx, DataEncoded: env.data}
 }
-
-var errNotUnicode = errors.New("holds an unpaired surrogate")

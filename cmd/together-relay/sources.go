@@ -143,12 +143,13 @@ func devSecret(dir string) ([]byte, error) {
 	return secret, nil
 }
 
-// openSources makes the source of each name.
+// openSources makes the source of each name, with its active secrets.
 func (s *settings) openSources(set *schemas.Set) (map[string]*together.Source, error) {
 	secrets, err := s.secretsOf()
 	if err != nil {
 		return nil, err
 	}
+	s.active = secrets
 	base := strings.TrimSuffix(s.http.publicURL, "/")
 	opened := map[string]*together.Source{}
 	for name, source := range s.allSources() {
@@ -187,7 +188,7 @@ func (s *settings) prefixes() (map[string]string, error) {
 
 // openIntake joins the sources, the schemas and the log.
 func openIntake(sources map[string]*together.Source, set *schemas.Set, log relay.Log) *relay.Intake {
-	in := &relay.Intake{Sources: map[string]relay.Opener{}, Check: set.Check, Log: log}
+	in := &relay.Intake{Sources: map[string]relay.Opener{}, Check: set.CheckEvent, Log: log}
 	for name, source := range sources {
 		in.Sources[name] = source
 	}
