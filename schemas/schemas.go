@@ -5,6 +5,7 @@ package schemas
 
 import (
 	"bytes"
+	"cmp"
 	"embed"
 	"encoding/json"
 	"errors"
@@ -107,10 +108,8 @@ func Schema(typ string) ([]byte, error) { return Files.ReadFile(typ + ".json") }
 func Example(typ string) ([]byte, error) { return Files.ReadFile("examples/" + typ + ".json") }
 
 func decode(data []byte) (any, error) {
-	dec := json.NewDecoder(bytes.NewReader(data))
-	dec.UseNumber()
-	var v any
-	if err := dec.Decode(&v); err != nil {
+	v, err := jsonschema.UnmarshalJSON(bytes.NewReader(data))
+	if err != nil {
 		return nil, err
 	}
 	return tame(v), nil
@@ -131,22 +130,30 @@ func tame(v any) any {
 			v[i] = tame(v[i])
 		}
 	case json.Number:
-		mantissa, exponent, scientific := strings.Cut(strings.ToLower(v.String()), "e")
-		if !scientific {
-			exponent = "0"
-		}
-		_, fraction, _ := strings.Cut(mantissa, ".")
-		e, err := strconv.Atoi(exponent)
+		_, exponent, _ := strings.Cut(strings.ToLower(v.String()), "e")
 		switch {
-		case len(v) <= 400 && err == nil && -400 <= e && e <= 400:
+		case len(v) <= 400 && len(strings.TrimLeft(exponent, "+-0")) < 3:
 			return v
-		case !strings.HasPrefix(exponent, "-") && (err != nil || e >= len(fraction)):
+		case whole(v):
 			return json.Number("1")
 		default:
 			return json.Number("0.5")
 		}
 	}
 	return v
+}
+
+// whole says whether the number is an integer.
+func whole(n json.Number) bool {
+	mantissa, exponent, _ := strings.Cut(strings.ToLower(n.String()), "e")
+	before, after, _ := strings.Cut(mantissa, ".")
+	digits := strings.TrimRight(before+after, "0")
+	if strings.Trim(digits, "-") == "" {
+		return true // zero, whatever its exponent
+	}
+	fraction := len(digits) - len(before)       // digits after the point that count
+	e, _ := strconv.Atoi(cmp.Or(exponent, "0")) // the largest or the least there is, if it is beyond
+	return fraction <= e
 }
 
 // explain lists the broken rules, one a line, without repeating what the data says.

@@ -42,7 +42,7 @@ func problemOf(err error) *problem {
 	// All else is trouble of ours.
 	p := &problem{status: http.StatusServiceUnavailable, code: "Not stored",
 		detail: "the event could not be stored now; send it again, it will be stored once", retry: 5 * time.Second}
-	if e, ok := errors.AsType[*relay.NotStored](err); ok {
+	if e, ok := errors.AsType[*relay.NotStored](err); ok && e.RetryAfter > 0 {
 		p.retry = e.RetryAfter
 	}
 	return p

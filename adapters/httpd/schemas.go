@@ -29,7 +29,7 @@ func (s *Server) schemaList(c echo.Context) error {
 
 func (s *Server) schema(c echo.Context) error {
 	file := c.Param("file")
-	if !strings.HasSuffix(file, ".json") {
+	if !strings.HasSuffix(file, ".json") || strings.Contains(file, "/") {
 		return echo.ErrNotFound
 	}
 	return s.file(c, file, "application/schema+json")

@@ -85,7 +85,8 @@ func New(cfg Config) *Server {
 
 func (s *Server) routes() {
 	e := s.echo
-	e.Any("/webhooks/:source", s.webhook)
+	// By whatever method: Any knows only the usual ones.
+	e.RouteNotFound("/webhooks/:source", s.webhook)
 
 	get := func(path string, h echo.HandlerFunc) { e.Match([]string{http.MethodGet, http.MethodHead}, path, h) }
 	get("/healthz", s.healthz)

@@ -82,10 +82,14 @@ func (s *Server) deliver(c echo.Context, g *gate, out *relay.Outcome) (err error
 		return reject(relay.RejectedMedia, &problem{status: http.StatusUnsupportedMediaType, code: "Unsupported media type", detail: detail})
 	}
 	limit := s.cfg.MaxBody()
-	tooLarge := &problem{status: http.StatusRequestEntityTooLarge, code: "Body too large",
-		detail: fmt.Sprintf("the limit is %d bytes", limit)}
+	tooLarge := func() error {
+		// What is left of the body is not worth waiting for.
+		c.Response().Header().Set(echo.HeaderConnection, "close")
+		return reject(relay.RejectedSize, &problem{status: http.StatusRequestEntityTooLarge, code: "Body too large",
+			detail: fmt.Sprintf("the limit is %d bytes", limit)})
+	}
 	if r.ContentLength > limit {
-		return reject(relay.RejectedSize, tooLarge)
+		return tooLarge()
 	}
 	select {
 	case s.slots <- struct{}{}:
@@ -104,9 +108,7 @@ func (s *Server) deliver(c echo.Context, g *gate, out *relay.Outcome) (err error
 	switch {
 	case err == nil:
 	case errors.Is(err, errBodyTooLarge):
-		// What is left of the body is not worth reading.
-		c.Response().Header().Set(echo.HeaderConnection, "close")
-		return reject(relay.RejectedSize, tooLarge)
+		return tooLarge()
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		c.Response().Header().Set(echo.HeaderConnection, "close")
 		return reject(relay.RejectedBody, &problem{status: http.StatusRequestTimeout, code: "Request timeout",
@@ -122,9 +124,11 @@ func (s *Server) deliver(c echo.Context, g *gate, out *relay.Outcome) (err error
 		Arrived: time.Now(),
 	})
 	out.Err = err
-	if errors.Is(err, relay.ErrUnproven) {
-		out.Rejected = relay.RejectedSignature
-		return err
+	switch {
+	case errors.Is(err, relay.ErrUnproven):
+		return reject(relay.RejectedSignature, problemOf(err))
+	case errors.Is(err, relay.ErrUnknownSource):
+		return reject(relay.RejectedRoute, problemOf(err))
 	}
 	out.Result = relay.Result(out.Receipt, err)
 	if err != nil {

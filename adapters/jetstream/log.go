@@ -31,6 +31,9 @@ type Config struct {
 	Provision string        // one of the Provision constants
 	// Healthy says what is wrong with the server, if the relay has it in its hands; may be nil.
 	Healthy func(context.Context) error
+	// Flush makes all that the server has acknowledged durable, and blocks until it is; nil if
+	// the server's word is enough.
+	Flush func() error
 }
 
 // How much of the streams' making is the relay's business.
@@ -46,9 +49,12 @@ type Log struct {
 	nc   *nats.Conn
 	js   jetstream.JetStream
 	acks *acks
-	cfg  Config
-	log  zerolog.Logger
-	kick chan struct{}
+	// group sends events that wait at the same moment as one, while grouped says so.
+	group   *group
+	grouped atomic.Bool
+	cfg     Config
+	log     zerolog.Logger
+	kick    chan struct{}
 	// trouble is why nothing can be stored now; it points at nil when all is well.
 	trouble atomic.Pointer[error]
 	warned  map[Drift]bool // belongs to Run
@@ -97,6 +103,7 @@ func (l *Log) use(nc *nats.Conn) (err error) {
 	if l.acks, err = newAcks(nc); err != nil {
 		return fmt.Errorf("subscribe to acknowledgements: %w", err)
 	}
+	l.group = newGroup(l.acks.publish, l.acks.batch)
 	nc.SetDisconnectErrHandler(l.disconnected)
 	return nil
 }
@@ -166,7 +173,7 @@ func (l *Log) Append(_ context.Context, ev relay.Event) (relay.Stored, error) {
 	if err != nil {
 		return relay.Stored{}, &relay.NotStored{Cause: err, RetryAfter: longWait}
 	}
-	got, err := l.publish(l.cfg.Stream, msg)
+	got, err := l.publish(l.cfg.Stream, msg, l.grouped.Load())
 	if err != nil {
 		return relay.Stored{}, err
 	}
@@ -178,7 +185,7 @@ func (l *Log) Bury(_ context.Context, letter relay.DeadLetter) error {
 	msg := encodeLetter(letter)
 	sum := sha256.Sum256(letter.Body)
 	msg.Header.Set(nats.MsgIdHdr, escapeValue(letter.Source)+":"+hex.EncodeToString(sum[:]))
-	_, err := l.publish(l.deadStream(), msg)
+	_, err := l.publish(l.deadStream(), msg, false)
 	if _, ok := errors.AsType[*relay.Unusable](err); ok {
 		return &relay.NotStored{Cause: fmt.Errorf("bury dead letter: %w", err), RetryAfter: longWait}
 	}
@@ -200,7 +207,7 @@ const maxHeader = 64<<10 - 1
 // A sender that hangs up does not end it: the outcome is worth knowing. A server that
 // has no leader for the stream just now, or is storing the same id at this moment, is
 // asked again; any other refusal ends it at once.
-func (l *Log) publish(stream string, msg *nats.Msg) (ack, error) {
+func (l *Log) publish(stream string, msg *nats.Msg, grouped bool) (ack, error) {
 	if trouble := *l.trouble.Load(); trouble != nil {
 		return ack{}, notStored(trouble, longWait)
 	}
@@ -215,14 +222,18 @@ func (l *Log) publish(stream string, msg *nats.Msg) (ack, error) {
 	if err != nil {
 		return ack{}, err
 	}
+	send := l.acks.publish
+	if grouped {
+		send = l.group.publish
+	}
 	deadline := time.Now().Add(l.cfg.Timeout)
 	for {
-		got, err := l.acks.publish(msg, deadline)
+		got, err := send(msg, deadline)
 		if err == nil {
 			if l.refused.Load() != nil {
 				l.refused.Store(nil)
 			}
-			return got, nil
+			return got, l.flush()
 		}
 		failure := classify(err)
 		if failure.again && time.Until(deadline) > failure.pause {
@@ -235,6 +246,19 @@ func (l *Log) publish(stream string, msg *nats.Msg) (ack, error) {
 		}
 		return ack{}, failure.err
 	}
+}
+
+// flush makes what was acknowledged durable. A duplicate needs it too: the first one may
+// have been acknowledged just now.
+func (l *Log) flush() error {
+	if l.cfg.Flush == nil {
+		return nil
+	}
+	if err := l.cfg.Flush(); err != nil {
+		l.Kick()
+		return notStored(err, longWait)
+	}
+	return nil
 }
 
 // fits says whether a message of the stream can hold msg.

@@ -38,11 +38,15 @@ func (l *Log) wanted() []jetstream.StreamConfig {
 		Replicas:    l.cfg.Replicas,
 		AllowDirect: true,
 	}
+	// A single server that flushes every message does so once for a batch. A cluster groups by
+	// itself, and for the server in our own process we flush.
+	events.AllowAtomicPublish = l.cfg.Replicas == 1 && l.cfg.Flush == nil
 	if l.cfg.MaxBytes > 0 {
 		events.MaxBytes = l.cfg.MaxBytes
 	}
 	dead := events
 	dead.Name, dead.Subjects, dead.MaxBytes = l.deadStream(), []string{deadRoot + ".dlq.>"}, -1
+	dead.AllowAtomicPublish = false
 	dead.Description = "deliveries and events that nobody could use, kept by together-relay"
 	return []jetstream.StreamConfig{events, dead}
 }
@@ -86,6 +90,10 @@ func (l *Log) provisionOne(ctx context.Context, want jetstream.StreamConfig) err
 	if err != nil {
 		return fmt.Errorf("look at stream %s: %w", want.Name, err)
 	}
+	if want.Name == l.cfg.Stream {
+		have := stream.CachedInfo().Config
+		l.grouped.Store(want.AllowAtomicPublish && have.AllowAtomicPublish && have.Replicas == 1)
+	}
 	drifts := compare(want, stream.CachedInfo().Config)
 	if len(drifts) > 0 && l.cfg.Provision == ProvisionApply {
 		return l.apply(ctx, want, stream.CachedInfo().Config, drifts)
@@ -99,12 +107,20 @@ func (l *Log) create(ctx context.Context, want jetstream.StreamConfig) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, makeTimeout)
 	defer cancel()
-	if _, err := l.js.CreateStream(ctx, want); err != nil {
+	_, err := l.js.CreateStream(ctx, want)
+	if err != nil && want.AllowAtomicPublish {
+		want.AllowAtomicPublish = false // a server older than 2.12 knows no batches
+		_, err = l.js.CreateStream(ctx, want)
+	}
+	if err != nil {
 		return fmt.Errorf("make stream %s: %w", want.Name, err)
+	}
+	if want.Name == l.cfg.Stream {
+		l.grouped.Store(want.AllowAtomicPublish)
 	}
 	l.log.Info().Str("stream", want.Name).Strs("subjects", want.Subjects).Int("replicas", want.Replicas).
 		Dur("max_age", want.MaxAge).Dur("dedup_window", want.Duplicates).Msg("stream made")
-	return nil
+	return l.flush()
 }
 
 // apply changes what drifted and nothing else.
@@ -113,6 +129,7 @@ func (l *Log) apply(ctx context.Context, want, have jetstream.StreamConfig, drif
 	change.Subjects, change.Storage, change.Retention, change.Discard = want.Subjects, want.Storage, want.Retention, want.Discard
 	change.MaxAge, change.MaxBytes, change.Duplicates = want.MaxAge, want.MaxBytes, want.Duplicates
 	change.Replicas, change.AllowDirect = want.Replicas, want.AllowDirect
+	change.AllowAtomicPublish = change.AllowAtomicPublish || want.AllowAtomicPublish
 	change.MaxMsgs, change.MaxMsgsPerSubject, change.MaxMsgSize = -1, -1, -1
 	change.NoAck, change.SubjectTransform, change.PersistMode = false, nil, want.PersistMode
 	ctx, cancel := context.WithTimeout(ctx, makeTimeout)
@@ -176,6 +193,9 @@ func compare(want, have jetstream.StreamConfig) []Drift {
 	differ("duplicate_window", age(want.Duplicates), age(have.Duplicates), have.Duplicates < want.Duplicates)
 	differ("replicas", strconv.Itoa(want.Replicas), strconv.Itoa(have.Replicas), false)
 	differ("allow_direct", strconv.FormatBool(want.AllowDirect), strconv.FormatBool(have.AllowDirect), false)
+	if want.AllowAtomicPublish { // without it all works, only slower
+		differ("allow_atomic", "true", strconv.FormatBool(have.AllowAtomicPublish), false)
+	}
 	differ("no_ack", strconv.FormatBool(want.NoAck), strconv.FormatBool(have.NoAck), true)
 	differ("sealed", strconv.FormatBool(want.Sealed), strconv.FormatBool(have.Sealed), true)
 	differ("persist_mode", want.PersistMode.String(), have.PersistMode.String(), true)

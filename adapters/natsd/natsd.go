@@ -1,9 +1,11 @@
 // Package natsd is the NATS server inside the relay: JetStream on the local disk, for
 // those who do not run a server of their own.
 //
-// It writes every message to disk before it acknowledges it (sync always), listens on
-// the loopback interface unless told otherwise, and holds a lock on its data directory
-// so that no two processes ever write to one store.
+// It acknowledges a message that is written, and Flush makes it durable, with one flush for
+// all messages that wait at the same moment; where the machine has no such call, each
+// message is flushed before it is acknowledged. The server listens on the loopback
+// interface unless told otherwise, and holds a lock on its data directory so that no two
+// processes ever write to one store.
 package natsd
 
 import (
@@ -27,7 +29,15 @@ type Config struct {
 	Listen    string // client port, host:port; port 0 picks a free one
 	Websocket string // WebSocket port, host:port; empty is none
 	Dir       string // data directory; the store lies in its folder jetstream
+	Sync      string // one of the Sync constants; empty is SyncGroup
 }
+
+// When a message is on disk.
+const (
+	SyncGroup  = "group"  // when Flush says so: one flush for all who wait; SyncAlways where there is no such call
+	SyncAlways = "always" // when it is acknowledged: one flush for each message
+	SyncNever  = "never"  // some time after it is acknowledged: to see what flushing costs
+)
 
 // ErrConfig marks errors that a different configuration would mend: an address that is
 // taken, a data directory that another process holds.
@@ -35,8 +45,10 @@ var ErrConfig = errors.New("cannot start the embedded NATS server")
 
 // A Server is a running server. Close ends it.
 type Server struct {
-	ns   *server.Server
-	lock *flock.Flock
+	ns       *server.Server
+	lock     *flock.Flock
+	flusher  *flusher // nil if an acknowledged message needs no flush
+	closeDir func() error
 }
 
 // Start runs a server and blocks until it takes connections. Its streams are recovered
@@ -50,8 +62,18 @@ func Start(cfg Config, log zerolog.Logger) (*Server, error) {
 	if err != nil {
 		return nil, errors.Join(err, lock.Unlock())
 	}
-	return &Server{ns: ns, lock: lock}, nil
+	s := &Server{ns: ns, lock: lock, closeDir: func() error { return nil }}
+	if cfg.Sync != SyncNever && !syncAlways(cfg.Sync) {
+		sync, closeDir, err := flushDir(cfg.Dir)
+		if err != nil {
+			return nil, errors.Join(err, s.Close())
+		}
+		s.flusher, s.closeDir = newFlusher(sync), closeDir
+	}
+	return s, nil
 }
+
+func syncAlways(sync string) bool { return sync == SyncAlways || sync != SyncNever && !canFlush }
 
 // hold makes the directory and locks it for this process.
 func hold(dir string) (*flock.Flock, error) {
@@ -82,7 +104,7 @@ func start(cfg Config, log zerolog.Logger) (*server.Server, error) {
 		Port:       port,
 		JetStream:  true,
 		StoreDir:   cfg.Dir,
-		SyncAlways: true,
+		SyncAlways: syncAlways(cfg.Sync),
 		NoSigs:     true,
 		// The relay logs its own readiness; a banner would be one more thing to read.
 		DisableJetStreamBanner: true,
@@ -142,9 +164,24 @@ func (s *Server) URL() string { return s.ns.ClientURL() }
 // InProcess is the connection option for a client in this process.
 func (s *Server) InProcess() nats.Option { return nats.InProcessServer(s.ns) }
 
-// Healthy says whether the store works; after a failed write it does not, until the
-// server is started again.
+// Flush makes every message durable that was acknowledged before the call. It blocks until
+// then; many callers share a flush. It is nil if an acknowledged message is durable as it
+// is, or is not meant to be.
+func (s *Server) Flush() func() error {
+	if s.flusher == nil {
+		return nil
+	}
+	return s.flusher.Flush
+}
+
+// Healthy says whether the store works; after a failed write or flush it does not, until
+// the server is started again.
 func (s *Server) Healthy(context.Context) error {
+	if s.flusher != nil {
+		if err := s.flusher.Failed(); err != nil {
+			return err
+		}
+	}
 	if status := s.ns.Healthz(&server.HealthzOptions{}); status.Error != "" {
 		return fmt.Errorf("embedded NATS server: %s", status.Error)
 	}
@@ -155,7 +192,7 @@ func (s *Server) Healthy(context.Context) error {
 func (s *Server) Close() error {
 	s.ns.Shutdown()
 	s.ns.WaitForShutdown()
-	return s.lock.Unlock()
+	return errors.Join(s.closeDir(), s.lock.Unlock())
 }
 
 // logger hands the server's words on: trouble as it is, the rest at debug level.

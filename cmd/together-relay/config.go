@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -26,6 +27,7 @@ type settings struct {
 	log      logSettings
 	secrets  secretSettings
 	sources  map[string]*sourceSettings // from the file
+	active   map[string][][]byte        // the secrets that the sources were opened with
 
 	knobs  *knobs
 	origin map[string]string // by flag: where its value comes from
@@ -90,6 +92,7 @@ func (s *settings) declare() *knobs {
 	k.span(&s.http.drain, "drain-timeout", "RELAY_DRAIN_TIMEOUT", 30*time.Second, "longest `time` that requests in flight are waited for at the end")
 	k.flag(&s.http.pprof, "pprof", "RELAY_PPROF", "serve profiles on the admin address")
 	k.text(&s.embedded.Websocket, "nats-ws-listen", "RELAY_NATS_WS_LISTEN", "", "WebSocket `address` of the embedded server; empty is none")
+	k.text(&s.embedded.Sync, "nats-sync", "RELAY_NATS_SYNC", natsd.SyncGroup, "when the embedded server's store is flushed to disk: group is once for all who wait, always once for each message, never leaves it to the system and breaks the promise")
 	k.number(&s.stream.Replicas, "replicas", "RELAY_REPLICAS", 1, "`replicas` of the streams")
 	k.span(&s.stream.MaxAge, "max-age", "RELAY_MAX_AGE", 720*time.Hour, "how `long` events are kept")
 	k.span(&s.stream.Window, "dedup-window", "RELAY_DEDUP_WINDOW", 72*time.Hour, "how `long` an event id is remembered; at most --max-age")
@@ -204,6 +207,9 @@ func (s *settings) check() error {
 	if err := oneOf("provision", s.stream.Provision, jetstream.ProvisionCreate, jetstream.ProvisionApply, jetstream.ProvisionCheck); err != nil {
 		return err
 	}
+	if err := oneOf("nats-sync", s.embedded.Sync, natsd.SyncGroup, natsd.SyncAlways, natsd.SyncNever); err != nil {
+		return err
+	}
 	if err := oneOf("log-format", s.log.format, "json", "console"); err != nil {
 		return err
 	}
@@ -211,10 +217,8 @@ func (s *settings) check() error {
 }
 
 func oneOf(name, value string, allowed ...string) error {
-	for _, a := range allowed {
-		if value == a {
-			return nil
-		}
+	if slices.Contains(allowed, value) {
+		return nil
 	}
 	return usagef("%s is %q, it must be one of %s", name, value, strings.Join(allowed, ", "))
 }

@@ -91,19 +91,18 @@ func parseFile(name string, text []byte, env func(string) (string, bool)) (*file
 
 // root is the file's one document; nil if there is nothing in it.
 func (f *file) root(text []byte) (*yaml.Node, error) {
-	loader, err := yaml.NewLoader(bytes.NewReader(text))
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", f.name, err)
-	}
+	documents := yaml.NewDecoder(bytes.NewReader(text))
 	var doc, more yaml.Node
-	if err := loader.Load(&doc); errors.Is(err, io.EOF) || err == nil && len(doc.Content) == 0 {
+	switch err := documents.Decode(&doc); {
+	case errors.Is(err, io.EOF):
 		return nil, nil
-	} else if err != nil {
+	case err != nil:
 		return nil, fmt.Errorf("%s: %w", f.name, err)
 	}
-	if err := loader.Load(&more); err == nil {
-		return nil, f.errorf(&more, "a second document; the settings must stand in one")
-	} else if !errors.Is(err, io.EOF) {
+	switch err := documents.Decode(&more); {
+	case err == nil:
+		return nil, f.errorf(&more, "a second document begins here; all settings must stand in one")
+	case !errors.Is(err, io.EOF):
 		return nil, fmt.Errorf("%s: %w", f.name, err)
 	}
 	return doc.Content[0], nil

@@ -57,6 +57,9 @@ them wins. Secrets are never flags.`,
 // serve is the one straight line: open, defer close, next.
 func serve(ctx context.Context, s *settings, stdout, stderr io.Writer) (err error) {
 	log := newLogger(s.log, stderr)
+	hangup := make(chan os.Signal, 1) // from the start: unheard, it would end the process
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
 	set, err := schemas.Load()
 	if err != nil {
 		return err
@@ -94,7 +97,7 @@ func serve(ctx context.Context, s *settings, stdout, stderr io.Writer) (err erro
 			return err
 		}
 		defer func() { err = errors.Join(err, server.Close()) }()
-		url, s.stream.Healthy = server.URL(), server.Healthy
+		url, s.stream.Healthy, s.stream.Flush = server.URL(), server.Healthy, server.Flush()
 		options = append(options, server.InProcess())
 		note := running{URL: localURL(public.Addr().String()), NATSURL: url}
 		if err := note.write(s.embedded.Dir); err != nil {
@@ -152,7 +155,7 @@ func serve(ctx context.Context, s *settings, stdout, stderr io.Writer) (err erro
 	defer stopLoops()
 	group, failed := errgroup.WithContext(loops)
 	group.Go(func() error { return events.Run(failed) })
-	group.Go(func() error { return watchSecrets(failed, s, sources, log) })
+	group.Go(func() error { return watchSecrets(failed, hangup, s, sources, log) })
 	group.Go(func() error { return web.Serve(public) })
 	if admin != nil {
 		side := &http.Server{Handler: adminRoutes(metrics.Handler(), s.http.pprof), ReadHeaderTimeout: 5 * time.Second}
@@ -194,13 +197,10 @@ func (s *settings) httpSources() map[string]httpd.Source {
 
 // watchSecrets reads the secret files each second, and all of the configuration on SIGHUP,
 // and rotates what has changed. What cannot be read leaves the old secrets in force.
-func watchSecrets(ctx context.Context, s *settings, sources map[string]*together.Source, log zerolog.Logger) error {
-	hangup := make(chan os.Signal, 1)
-	signal.Notify(hangup, syscall.SIGHUP)
-	defer signal.Stop(hangup)
+func watchSecrets(ctx context.Context, hangup <-chan os.Signal, s *settings, sources map[string]*together.Source, log zerolog.Logger) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
-	known, _ := s.secretsOf()
+	known := s.active
 	said := ""
 	for {
 		asked := false
@@ -334,10 +334,10 @@ func logOutcome(log zerolog.Logger, o relay.Outcome) {
 	case o.Result == relay.ResultDeadLettered || o.Rejected == relay.RejectedSignature:
 		level = zerolog.WarnLevel
 	}
-	line := log.WithLevel(level)
 	if level < log.GetLevel() {
 		return
 	}
+	line := log.WithLevel(level)
 	text := func(name, value string) {
 		if value != "" {
 			line.Str(name, value)

@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"io"
+	"regexp"
+	"slices"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -27,10 +29,18 @@ It fails as serve would if a setting is wrong.`,
 		if err := s.load(); err != nil {
 			return err
 		}
+		show := s.print
 		if output == "json" {
-			return s.printJSON(cmd.OutOrStdout())
+			show = s.printJSON
 		}
-		return s.print(cmd.OutOrStdout())
+		if err := show(cmd.OutOrStdout()); err != nil {
+			return err
+		}
+		if _, err := s.prefixes(); err != nil {
+			return err
+		}
+		_, err := s.secretsOf()
+		return err
 	}
 	return cmd
 }
@@ -51,26 +61,45 @@ func (s *settings) masked(f *pflag.Flag) string {
 
 func (s *settings) print(w io.Writer) error {
 	s.knobs.VisitAll(func(f *pflag.Flag) {
-		fmt.Fprintf(w, "%-34s # %s\n", yamlKey(f.Name)+": "+quoteIfOdd(s.masked(f)), s.origin[f.Name])
+		line := yamlKey(f.Name) + ": " + quoteIfOdd(s.masked(f))
+		if f.Name == "config" {
+			line = "# " + line // a file does not name itself
+		}
+		fmt.Fprintf(w, "%-34s # %s\n", line, s.origin[f.Name])
 	})
 	all := s.allSources()
 	if len(all) > 0 {
 		fmt.Fprintln(w, "sources:")
 	}
 	for _, name := range sortedNames(all) {
-		source := all[name]
+		lines := all[name].lines()
+		if len(lines) == 0 {
+			fmt.Fprintf(w, "  %s: {}\n", name)
+			continue
+		}
 		fmt.Fprintf(w, "  %s:\n", name)
-		for _, line := range source.lines() {
-			fmt.Fprintf(w, "    %s: %v\n", line.key, line.value)
+		for _, line := range lines {
+			text, err := line.yaml()
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(w, "    %s: %s\n", line.key, text)
 		}
 	}
-	_, err := s.secretsOf()
-	return err
+	return nil
 }
 
 type configLine struct {
 	key   string
-	value any
+	value any // a string, a list of them, or a number
+}
+
+func (l configLine) yaml() (string, error) {
+	if text, ok := l.value.(string); ok {
+		return quoteIfOdd(text), nil
+	}
+	text, err := marshal(l.value) // what else there is, YAML writes as JSON does
+	return string(text), err
 }
 
 // lines are what is set of a source.
@@ -81,14 +110,14 @@ func (source sourceSettings) lines() []configLine {
 			lines = append(lines, configLine{key, value})
 		}
 	}
-	add(source.URI != "", "uri", quoteIfOdd(source.URI))
+	add(source.URI != "", "uri", source.URI)
 	add(source.Prefix != "", "prefix", source.Prefix)
-	add(len(source.Secrets) > 0, "secrets", fmt.Sprintf("[%q] # %d", mask, len(source.Secrets)))
-	add(source.SecretFile != "", "secret_file", quoteIfOdd(source.SecretFile))
+	add(len(source.Secrets) > 0, "secrets", slices.Repeat([]string{mask}, len(source.Secrets)))
+	add(source.SecretFile != "", "secret_file", source.SecretFile)
 	add(source.Timestamp != "", "timestamp", source.Timestamp)
-	add(source.Tolerance != 0, "tolerance", source.Tolerance)
+	add(source.Tolerance != 0, "tolerance", source.Tolerance.String())
 	add(source.Rate != 0, "rate", source.Rate)
-	add(len(source.AllowedOrigins) > 0, "allowed_origins", fmt.Sprintf("%q", source.AllowedOrigins))
+	add(len(source.AllowedOrigins) > 0, "allowed_origins", source.AllowedOrigins)
 	return lines
 }
 
@@ -117,16 +146,13 @@ func (s *settings) printJSON(w io.Writer) error {
 	return err
 }
 
+// even is text that YAML reads as it stands.
+var even = regexp.MustCompile(`^[A-Za-z0-9./_]([A-Za-z0-9./_:@%+=?&,*$-]*[A-Za-z0-9./_])?$`)
+
 // quoteIfOdd quotes what YAML would read as something else.
 func quoteIfOdd(s string) string {
-	for i := range len(s) {
-		c := s[i]
-		if c <= ' ' || c >= 0x7f || c == '#' || c == '"' || c == '\'' || i == 0 && (c == '*' || c == '[' || c == '{' || c == '&' || c == '!' || c == ':' || c == '%' || c == '@') {
-			return fmt.Sprintf("%q", s)
-		}
+	if even.MatchString(s) {
+		return s
 	}
-	if s == "" {
-		return `""`
-	}
-	return s
+	return fmt.Sprintf("%q", s)
 }

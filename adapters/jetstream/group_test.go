@@ -1,0 +1,211 @@
+package jetstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"together-relay/relay"
+	"together-relay/relay/relaytest"
+)
+
+// eager opens a log that sends every group of two or more as a batch.
+func eager(t *testing.T, url string) (*Log, *atomic.Int64) {
+	t.Helper()
+	l := openLog(t, url, testConfig())
+	ready(t, l)
+	var batches atomic.Int64
+	all := l.group.all
+	l.group.all = func(now []*ticket) error {
+		batches.Add(1)
+		// However long it takes, a batch stays the cheaper way.
+		defer func() { l.group.mu.Lock(); l.group.whole, l.group.single = 0, time.Hour; l.group.mu.Unlock() }()
+		return all(now)
+	}
+	l.group.whole, l.group.single = 0, time.Hour
+	return l, &batches
+}
+
+// In a group each message has its own sequence and its own duplicate, and an oversized one
+// harms no other.
+func TestGroupedMessagesStandForThemselves(t *testing.T) {
+	t.Parallel()
+	ns := startServer(t, t.TempDir(), -1)
+	l, batches := eager(t, ns.ClientURL())
+	js := admin(t, ns.ClientURL())
+	s, err := js.Stream(context.Background(), "TOGETHER")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := s.CachedInfo().Config
+	cfg.MaxMsgSize = 4000
+	if _, err := js.UpdateStream(context.Background(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	for round := range 5 {
+		var wg sync.WaitGroup
+		var mu sync.Mutex
+		fresh, at := map[string]int{}, map[string]uint64{}
+		for i := range 100 {
+			wg.Go(func() {
+				id := fmt.Sprintf("evt_%d_%d", round, i/2) // each id twice at once
+				data := `{}`
+				if i == 50 || i == 51 {
+					data = `{"x":"` + strings.Repeat("x", 5000) + `"}`
+				}
+				stored, err := l.Append(context.Background(), relaytest.NewEvent("together", id, data))
+				if len(data) > 2 {
+					if !errors.As(err, new(*relay.Unusable)) {
+						t.Errorf("the oversized one: %v, want Unusable", err)
+					}
+					return
+				}
+				if err != nil {
+					t.Errorf("%s: %v", id, err)
+					return
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				if !stored.Duplicate {
+					fresh[id]++
+				}
+				if was, ok := at[id]; ok && was != stored.Sequence {
+					t.Errorf("%s has sequences %d and %d", id, was, stored.Sequence)
+				}
+				at[id] = stored.Sequence
+			})
+		}
+		wg.Wait()
+		if len(fresh) != 49 {
+			t.Errorf("%d were new, want 49", len(fresh))
+		}
+		for id, n := range fresh {
+			if n != 1 {
+				t.Errorf("%s was new %d times", id, n)
+			}
+		}
+		for _, m := range readEvents(t, openReader(t, ns.ClientURL()), Query{}) {
+			if want, ok := at[m.CloudEvent.ID()]; ok && want != m.Sequence {
+				t.Errorf("%s lies at %d, its senders were told %d", m.CloudEvent.ID(), m.Sequence, want)
+			}
+		}
+	}
+	if n := len(readEvents(t, openReader(t, ns.ClientURL()), Query{})); n != 5*49 {
+		t.Errorf("%d events are stored, want %d", n, 5*49)
+	}
+	if batches.Load() == 0 {
+		t.Error("no batch was sent")
+	}
+}
+
+func TestGroupsAreBatchesOnlyWhereTheStreamAllows(t *testing.T) {
+	t.Parallel()
+	ns := startServer(t, t.TempDir(), -1)
+	l := openLog(t, ns.ClientURL(), testConfig())
+	ready(t, l)
+	js := admin(t, ns.ClientURL())
+	s, err := js.Stream(context.Background(), "TOGETHER")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !s.CachedInfo().Config.AllowAtomicPublish || !l.grouped.Load() {
+		t.Error("a stream of one replica that we make allows batches")
+	}
+	cfg := s.CachedInfo().Config
+	cfg.AllowAtomicPublish = false
+	if _, err := js.UpdateStream(context.Background(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Look(context.Background()); err != nil || l.grouped.Load() {
+		t.Errorf("still in groups on a stream that does not allow batches: %v", err)
+	}
+	appendEvent(t, l, "evt_1")
+
+	flushing := testConfig()
+	flushing.Stream, flushing.Flush = "TOGETHER", func() error { return nil }
+	other := newLog(flushing, l.log)
+	if err := other.use(l.nc); err != nil {
+		t.Fatal(err)
+	}
+	if err := other.Look(context.Background()); err != nil || other.grouped.Load() {
+		t.Errorf("in groups beside a flush of our own: %v", err)
+	}
+}
+
+// The choice between a batch and message by message follows what each costs.
+func TestGroupLearns(t *testing.T) {
+	t.Parallel()
+	g := newGroup(nil, nil)
+	for range 50 {
+		g.learn(&g.single, 200*time.Microsecond)
+		g.learn(&g.whole, 4*time.Millisecond)
+	}
+	cheaper := func(n int) bool { return time.Duration(n)*g.single > g.whole }
+	if cheaper(10) || !cheaper(40) {
+		t.Errorf("a batch of 4 ms against 0.2 ms a message: 10 %v, 40 %v", cheaper(10), cheaper(40))
+	}
+	for range 2000 {
+		g.learn(&g.single, 20*time.Microsecond)
+	}
+	if g.whole > time.Millisecond {
+		t.Errorf("a batch is never tried again: %s", g.whole)
+	}
+}
+
+func TestGroupTakesAnIDOnce(t *testing.T) {
+	t.Parallel()
+	g := newGroup(nil, nil)
+	for _, id := range []string{"a", "b", "a", "c", "a"} {
+		g.waiting = append(g.waiting, &ticket{msg: &nats.Msg{Header: nats.Header{nats.MsgIdHdr: {id}}}})
+	}
+	sizes := []int{}
+	for len(g.waiting) > 0 {
+		sizes = append(sizes, len(g.take()))
+	}
+	if fmt.Sprint(sizes) != "[3 1 1]" {
+		t.Errorf("groups of %v, want [3 1 1]", sizes)
+	}
+}
+
+func TestLostConnectionEndsAGroup(t *testing.T) {
+	t.Parallel()
+	ns := startServer(t, t.TempDir(), -1)
+	cable := newCable(t, ns.Addr().String())
+	l, _ := eager(t, cable.URL())
+	cable.Mute()
+	var wg sync.WaitGroup
+	var failed atomic.Int64
+	for i := range 20 {
+		wg.Go(func() {
+			_, err := l.Append(context.Background(), relaytest.NewEvent("together", fmt.Sprint("evt_", i), `{}`))
+			if errors.As(err, new(*relay.NotStored)) {
+				failed.Add(1)
+			}
+		})
+	}
+	eventually(t, "something is in the stream", func() bool { return len(readEvents(t, openReader(t, ns.ClientURL()), Query{})) > 0 })
+	cable.Cut()
+	cable.Listen()
+	wg.Wait()
+	if failed.Load() != 20 {
+		t.Errorf("%d of 20 were not stored", failed.Load())
+	}
+	cable.Mend()
+	ready(t, l)
+	for i := range 20 {
+		appendEvent(t, l, fmt.Sprint("evt_", i))
+	}
+	if n := len(readEvents(t, openReader(t, ns.ClientURL()), Query{})); n != 20 {
+		t.Errorf("%d events are stored, want 20", n)
+	}
+}
+
+var _ jetstream.JetStreamError = (*jetstream.APIError)(nil)
