@@ -11,24 +11,27 @@ import (
 	"github.com/nats-io/nuid"
 )
 
-// A group sends what waits at the same moment as one atomic batch, so that a server that
-// flushes every message flushes once for all of them. There is no timer and no least number:
-// whoever comes while nothing is on its way goes at once, and those who come meanwhile
-// are the next group. Each sender's own goroutine waits for its own acknowledgement.
+// A group makes one atomic batch of messages that wait at the same moment, so that a server
+// that flushes every message flushes once for all of them. There is no timer and no least
+// number. Messages go one by one, at once, as long as all that are on their way cost less
+// than a batch does; those beyond them wait for a batch, and a batch goes whenever none is
+// on its way. So a lone message waits for nobody, and a server that does not flush sees no
+// batch. What a message and a batch cost is learnt. Each sender's own goroutine waits for
+// its own acknowledgement.
 //
-// A batch has a price of its own. So a group goes message by message where that is
-// cheaper: a small one, or on a server that does not flush. What is cheaper is learnt.
-// A batch that the server refuses, for a duplicate in it or an oversized message, goes
-// message by message too, so that no message harms its neighbours.
+// A batch that the server refuses, for a duplicate in it or an oversized message, goes one
+// by one after all, so that no message harms its neighbours.
 type group struct {
 	one func(*nats.Msg, time.Time) (ack, error)
 	all func([]*ticket) error
 
 	mu      sync.Mutex
 	waiting []*ticket
-	busy    int           // groups on their way
-	single  time.Duration // learnt: one message of a group that goes message by message
+	out     int           // messages on their way one by one
+	busy    int           // batches on their way
+	single  time.Duration // learnt: what one message adds while others are on their way
 	whole   time.Duration // learnt: a batch
+	acked   time.Time     // when the last single message was acknowledged
 }
 
 // A ticket is one message that waits to be sent.
@@ -40,14 +43,18 @@ type ticket struct {
 	err      error
 }
 
-// A turn says how a message goes: alone, by its sender's goroutine, which then reports;
-// or, with alone nil, it has gone and the ticket holds what came of it.
-type turn struct{ alone *sync.WaitGroup }
+// A turn says how a message goes.
+type turn int
+
+const (
+	gone  turn = iota // it has gone in a batch; the ticket holds what came of it
+	alone             // by its sender's goroutine
+)
 
 const (
 	maxGroup      = 512     // messages; a server takes 1,000
 	maxGroupBytes = 4 << 20 // of bodies
-	manyWaiting   = 64      // so many do not wait for the group before them
+	manyWaiting   = 64      // so many do not wait for the batch before them
 	maxBusy       = 2
 	firstGuess    = 2 * time.Millisecond // what a batch costs, until it is known
 )
@@ -56,11 +63,16 @@ func newGroup(one func(*nats.Msg, time.Time) (ack, error), all func([]*ticket) e
 	return &group{one: one, all: all, whole: firstGuess}
 }
 
-// publish sends the message with those that wait beside it. It blocks until the message's
-// own acknowledgement, or the deadline.
+// publish sends the message. It blocks until the message's own acknowledgement, or the
+// deadline.
 func (g *group) publish(msg *nats.Msg, deadline time.Time) (ack, error) {
-	t := &ticket{msg: msg, deadline: deadline, turn: make(chan turn, 1)}
 	g.mu.Lock()
+	if len(g.waiting) == 0 && time.Duration(g.out+1)*g.single <= g.whole {
+		g.out++
+		g.mu.Unlock()
+		return g.sendAlone(msg, deadline)
+	}
+	t := &ticket{msg: msg, deadline: deadline, turn: make(chan turn, 1)}
 	g.waiting = append(g.waiting, t)
 	start := g.busy == 0 || g.busy < maxBusy && len(g.waiting) >= manyWaiting
 	if start {
@@ -70,14 +82,30 @@ func (g *group) publish(msg *nats.Msg, deadline time.Time) (ack, error) {
 	if start {
 		go g.run()
 	}
-	if now := <-t.turn; now.alone != nil {
-		defer now.alone.Done()
-		return g.one(msg, deadline)
+	if <-t.turn == alone {
+		return g.sendAlone(msg, deadline)
 	}
 	return t.ack, t.err
 }
 
-// run sends groups until nobody waits.
+// sendAlone sends a message that is counted in out.
+func (g *group) sendAlone(msg *nats.Msg, deadline time.Time) (ack, error) {
+	began := time.Now()
+	got, err := g.one(msg, deadline)
+	now := time.Now()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.out--
+	if g.acked.After(began) {
+		began = g.acked // until then the server was busy with others
+	}
+	g.acked = now
+	learn(&g.single, now.Sub(began))
+	g.whole -= g.whole / 8192 // what was dear once is tried again some day
+	return got, err
+}
+
+// run sends batches until nobody waits.
 func (g *group) run() {
 	for {
 		g.mu.Lock()
@@ -87,23 +115,26 @@ func (g *group) run() {
 			g.mu.Unlock()
 			return
 		}
-		together := len(now) > 1 && time.Duration(len(now))*g.single > g.whole
 		g.mu.Unlock()
-		began := time.Now()
-		if together && g.batch(now) {
-			g.learn(&g.whole, time.Since(began))
-			continue
+		if len(now) > 1 {
+			began := time.Now()
+			err := g.all(now)
+			g.mu.Lock()
+			learn(&g.whole, time.Since(began))
+			g.mu.Unlock()
+			if _, refused := errors.AsType[jetstream.JetStreamError](err); !refused {
+				for _, t := range now {
+					t.err = err
+					t.turn <- gone
+				}
+				continue
+			}
 		}
-		var alone sync.WaitGroup
-		alone.Add(len(now))
+		g.mu.Lock()
+		g.out += len(now)
+		g.mu.Unlock()
 		for _, t := range now {
-			t.turn <- turn{&alone}
-		}
-		alone.Wait()
-		if together {
-			g.learn(&g.whole, time.Since(began)) // refused: the price of the attempt counts
-		} else {
-			g.learn(&g.single, time.Since(began)/time.Duration(len(now)))
+			t.turn <- alone
 		}
 	}
 }
@@ -132,32 +163,12 @@ func (g *group) take() []*ticket {
 	return now
 }
 
-// batch sends the group as one and says whether it has gone, well or not. If it was refused,
-// nothing of it is stored.
-func (g *group) batch(now []*ticket) bool {
-	err := g.all(now)
-	if _, refused := errors.AsType[jetstream.JetStreamError](err); refused {
-		return false
-	}
-	for _, t := range now {
-		t.err = err
-		t.turn <- turn{}
-	}
-	return true
-}
-
-// learn moves what is known of a price towards what was just paid. The price of a batch that
-// is not paid sinks slowly, so that it is tried again some day.
-func (g *group) learn(price *time.Duration, paid time.Duration) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
+// learn moves what is known of a price towards what was just paid.
+func learn(price *time.Duration, paid time.Duration) {
 	if *price == 0 {
 		*price = paid
 	}
 	*price += (paid - *price) / 8
-	if price != &g.whole {
-		g.whole -= g.whole / 256
-	}
 }
 
 // Headers of an atomic batch. They stay in the stored message.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nuid"
 
 	"together-relay/relay"
 	"together-relay/relay/relaytest"
@@ -140,22 +141,44 @@ func TestGroupsAreBatchesOnlyWhereTheStreamAllows(t *testing.T) {
 	}
 }
 
-// The choice between a batch and message by message follows what each costs.
+// Messages go one by one while they cost less than a batch; the others wait for one.
 func TestGroupLearns(t *testing.T) {
 	t.Parallel()
 	g := newGroup(nil, nil)
-	for range 50 {
-		g.learn(&g.single, 200*time.Microsecond)
-		g.learn(&g.whole, 4*time.Millisecond)
+	answer := make(chan struct{})
+	g.one = func(*nats.Msg, time.Time) (ack, error) { <-answer; return ack{1, false}, nil }
+	batched := make(chan int, 10)
+	g.all = func(now []*ticket) error { batched <- len(now); return nil }
+	g.single, g.whole = time.Millisecond, 3*time.Millisecond
+	var wg sync.WaitGroup
+	send := func() {
+		wg.Go(func() { _, _ = g.publish(&nats.Msg{Header: nats.Header{nats.MsgIdHdr: {nuid.Next()}}}, time.Time{}) })
+		eventually(t, "it is on its way", func() bool { g.mu.Lock(); defer g.mu.Unlock(); return len(g.waiting) == 0 })
 	}
-	cheaper := func(n int) bool { return time.Duration(n)*g.single > g.whole }
-	if cheaper(10) || !cheaper(40) {
-		t.Errorf("a batch of 4 ms against 0.2 ms a message: 10 %v, 40 %v", cheaper(10), cheaper(40))
+	for range 3 {
+		send() // three cost as much as a batch, and go at once
 	}
-	for range 2000 {
-		g.learn(&g.single, 20*time.Microsecond)
+	eventually(t, "three are on their way", func() bool { g.mu.Lock(); defer g.mu.Unlock(); return g.out == 3 })
+	g.mu.Lock()
+	g.busy = 1 // as if a batch were on its way
+	g.mu.Unlock()
+	for range 2 {
+		wg.Go(func() { _, _ = g.publish(&nats.Msg{Header: nats.Header{nats.MsgIdHdr: {nuid.Next()}}}, time.Time{}) })
 	}
-	if g.whole > time.Millisecond {
+	eventually(t, "two wait", func() bool { g.mu.Lock(); defer g.mu.Unlock(); return len(g.waiting) == 2 })
+	go g.run()
+	if n := <-batched; n != 2 {
+		t.Errorf("a batch of %d, want 2", n)
+	}
+	close(answer)
+	wg.Wait()
+
+	g.whole = 10 * time.Millisecond
+	for range 100_000 {
+		g.out++
+		_, _ = g.sendAlone(nil, time.Time{})
+	}
+	if g.whole > 3*time.Millisecond {
 		t.Errorf("a batch is never tried again: %s", g.whole)
 	}
 }
