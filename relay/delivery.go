@@ -19,7 +19,7 @@ type Event struct {
 	CloudEvent event.Event // data is the sender's bytes, unchanged
 	Source     string      // name of the source
 	Type       string      // the sender's own type, such as batch.done
-	Resource   string      // what the event is about; empty if the data names nothing
+	Resource   string      // what the event is about; "_" if the data names nothing
 	Proof      string      // which of the source's secrets signed it: "1" is the first
 
 	// Fields are the members of the data object, in order, as parts of its bytes.

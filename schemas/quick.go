@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"slices"
+	"strings"
 
 	"together-relay/relay"
 )
@@ -56,11 +57,11 @@ func kindsOf(text []byte) string {
 		return ""
 	}
 	if property.Type == nil {
-		kinds := ""
+		var kinds strings.Builder
 		for _, form := range property.AnyOf {
-			kinds += kindsOf(form)
+			kinds.WriteString(kindsOf(form))
 		}
-		return kinds
+		return kinds.String()
 	}
 	if property.AnyOf != nil {
 		return ""
@@ -69,22 +70,22 @@ func kindsOf(text []byte) string {
 	if !ok {
 		types = []any{property.Type}
 	}
-	kinds := ""
+	var kinds strings.Builder
 	for _, typ := range types {
 		switch typ {
 		case "string":
 			if property.Format == "" {
-				kinds += "s"
+				kinds.WriteString("s")
 			}
 		case "number":
-			kinds += "ni"
+			kinds.WriteString("ni")
 		case "integer":
-			kinds += "i"
+			kinds.WriteString("i")
 		case "null":
-			kinds += "0"
+			kinds.WriteString("0")
 		}
 	}
-	return kinds
+	return kinds.String()
 }
 
 // fits says that the members surely keep the schema.

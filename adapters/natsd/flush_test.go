@@ -17,7 +17,7 @@ func TestFlushIsShared(t *testing.T) {
 		var begun atomic.Int64
 		f := newFlusher(func() error {
 			begun.Add(1)
-			time.Sleep(time.Second)
+			<-time.After(time.Second)
 			return nil
 		})
 		var wg sync.WaitGroup

@@ -13,9 +13,9 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
-	"strconv"
 	"time"
 
 	"github.com/gofrs/flock"
@@ -91,12 +91,9 @@ func hold(dir string) (*flock.Flock, error) {
 }
 
 func start(cfg Config, log zerolog.Logger) (*server.Server, error) {
-	host, port, err := claim("RELAY_NATS_LISTEN", cfg.Listen)
+	host, port, err := claim("RELAY_NATS_LISTEN", cfg.Listen, log)
 	if err != nil {
 		return nil, err
-	}
-	if ip := net.ParseIP(host); ip == nil && host != "localhost" || ip != nil && !ip.IsLoopback() {
-		log.Warn().Str("listen", cfg.Listen).Msg("the embedded NATS server asks for no password, and others than this machine can reach it")
 	}
 	o := &server.Options{
 		ServerName: "together-relay",
@@ -110,7 +107,7 @@ func start(cfg Config, log zerolog.Logger) (*server.Server, error) {
 		DisableJetStreamBanner: true,
 	}
 	if cfg.Websocket != "" {
-		o.Websocket.Host, o.Websocket.Port, err = claim("RELAY_NATS_WS_LISTEN", cfg.Websocket)
+		o.Websocket.Host, o.Websocket.Port, err = claim("RELAY_NATS_WS_LISTEN", cfg.Websocket, log)
 		if err != nil {
 			return nil, err
 		}
@@ -141,21 +138,31 @@ func start(cfg Config, log zerolog.Logger) (*server.Server, error) {
 }
 
 // claim parses the address and makes sure that it is free, so that a taken port is a clear
-// error and not a line in a log. Port 0 is a free one, chosen here.
-func claim(setting, address string) (host string, port int, err error) {
+// error and not a line in a log. Port 0 is left to the server: one that was picked here might
+// be taken by the time it is used. An address that others can reach is worth a warning.
+func claim(setting, address string, log zerolog.Logger) (host string, port int, err error) {
+	host, text, err := net.SplitHostPort(address)
+	if err != nil {
+		return "", 0, fmt.Errorf("%w: %s: %w", ErrConfig, setting, err)
+	}
 	l, err := net.Listen("tcp", address)
 	if err != nil {
 		return "", 0, fmt.Errorf("%w: %s: %w", ErrConfig, setting, err)
 	}
-	host, _, _ = net.SplitHostPort(address)
-	_, text, _ := net.SplitHostPort(l.Addr().String())
-	if port, err = strconv.Atoi(text); err != nil {
+	bound, err := netip.ParseAddrPort(l.Addr().String())
+	if err := errors.Join(err, l.Close()); err != nil {
 		return "", 0, err
+	}
+	if !bound.Addr().IsLoopback() {
+		log.Warn().Str("listen", address).Msg("the embedded NATS server asks for no password, and others than this machine can reach it")
 	}
 	if host == "" {
 		host = "0.0.0.0"
 	}
-	return host, port, l.Close()
+	if text == "0" {
+		return host, server.RANDOM_PORT, nil
+	}
+	return host, int(bound.Port()), nil
 }
 
 // URL is where clients on this machine reach the server.
@@ -182,10 +189,13 @@ func (s *Server) Healthy(context.Context) error {
 			return err
 		}
 	}
-	if status := s.ns.Healthz(&server.HealthzOptions{}); status.Error != "" {
-		return fmt.Errorf("embedded NATS server: %s", status.Error)
+	var trouble string
+	for range 3 { // each look has a millisecond, which may pass unused on a busy machine
+		if trouble = s.ns.Healthz(&server.HealthzOptions{}).Error; trouble == "" {
+			return nil
+		}
 	}
-	return nil
+	return fmt.Errorf("embedded NATS server: %s", trouble)
 }
 
 // Close ends the server and gives the data directory free. It blocks until both are done.

@@ -53,11 +53,13 @@ func (t *Traces) Requests(next http.Handler) http.Handler {
 	var w3c propagation.TraceContext
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		header := propagation.HeaderCarrier(r.Header)
-		ctx, span := t.tracer.Start(w3c.Extract(r.Context(), header), r.Method+" request",
+		sender := w3c.Extract(r.Context(), header)
+		ctx, span := t.tracer.Start(sender, r.Method+" request",
 			oteltrace.WithSpanKind(oteltrace.SpanKindServer),
 			oteltrace.WithAttributes(attribute.String("http.request.method", r.Method), attribute.String("url.path", r.URL.Path)))
 		defer span.End()
-		if r.Header.Get("traceparent") == "" {
+		if !oteltrace.SpanContextFromContext(sender).IsValid() {
+			r.Header.Del("tracestate") // it belongs to the trace that is not there
 			w3c.Inject(ctx, header)
 		}
 		next.ServeHTTP(w, r.WithContext(ctx))

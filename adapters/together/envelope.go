@@ -2,6 +2,7 @@ package together
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -266,8 +267,11 @@ func (w *walker) explain(err error) error {
 	return fmt.Errorf("body is not JSON: it ends at byte %d", w.dec.InputOffset())
 }
 
+// noResource stands for the resource of an event that names none.
+const noResource = "_"
+
 // resource is what the event is about: the string <first token of the type>_id in the
-// data, else its id, else nothing.
+// data, else its id, else noResource.
 func resource(typ string, data []relay.Field) string {
 	family, _, _ := strings.Cut(typ, ".")
 	var own, id string
@@ -280,10 +284,7 @@ func resource(typ string, data []relay.Field) string {
 			id = loose(data[i].Value)
 		}
 	}
-	if own != "" {
-		return own
-	}
-	return id
+	return cmp.Or(own, id, noResource)
 }
 
 // loose is a string with U+FFFD in the place of unpaired surrogates, or empty for any

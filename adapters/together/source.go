@@ -154,7 +154,7 @@ func (s *Source) cloudEvent(d relay.Delivery, env envelope) event.Event {
 			"ingress":      "webhook",
 		},
 	}
-	if env.resource != "" && len(env.resource) <= maxSubject {
+	if len(env.resource) <= maxSubject {
 		ctx.Subject = &env.resource
 	}
 	if s.cfg.Schema != nil {

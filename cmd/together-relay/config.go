@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -142,6 +143,9 @@ func (s *settings) load() error {
 	if s.dev {
 		s.devDefault("listen", "127.0.0.1:8080")
 		s.devDefault("log-format", "console")
+		if _, port, err := net.SplitHostPort(s.http.listen); err == nil && port != "0" {
+			s.devDefault("public-url", "http://localhost:"+port)
+		}
 	}
 	return s.check()
 }
@@ -201,6 +205,8 @@ func (s *settings) check() error {
 		return usagef("max-in-flight is %d, it must be positive", s.http.maxInFlight)
 	case s.stream.Replicas < 1 || s.stream.Replicas > 5:
 		return usagef("replicas is %d, NATS knows 1 to 5", s.stream.Replicas)
+	case !strings.HasPrefix(s.http.publicURL, "http://") && !strings.HasPrefix(s.http.publicURL, "https://"):
+		return usagef("public-url is %q, it must begin with http:// or https://", s.http.publicURL)
 	case strings.ContainsAny(s.stream.Stream, ". *>/\\\t\r\n") || s.stream.Stream == "":
 		return usagef("stream %q is no name for a stream", s.stream.Stream)
 	}

@@ -37,7 +37,7 @@ is needed. The exit code is 0 if it is ready.`,
 		}
 		resp, err := client.Do(req)
 		if err != nil {
-			return err
+			return fmt.Errorf("%w; is it running?", err)
 		}
 		defer closeQuietly(resp.Body)
 		text, _ := io.ReadAll(io.LimitReader(resp.Body, 4<<10))

@@ -84,7 +84,7 @@ JetStream before it says 200. Any number of teams read from there, in any langua
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usagef("%w; see together-relay %s --help", err, cmd.Name())
 	})
-	root.AddCommand(newServe(), newTrigger(), newEvents(), newDLQ(), newSchemas(), newConfig(), newHealth(), newVersion())
+	root.AddCommand(newServe(), newTrigger(), newBench(), newEvents(), newDLQ(), newSchemas(), newConfig(), newHealth(), newVersion())
 	usageErrors(root)
 	return root
 }

@@ -93,13 +93,14 @@ func (s *settings) reader() (*jetstream.Reader, error) {
 	return r, nil
 }
 
-// asClient completes the settings of a verb that talks to a running relay: without any
-// secret of its own it takes that of --dev, if there is one.
+// asClient completes the settings of a verb that talks to a running relay: without a
+// secret for the default source it takes that of --dev, if there is one.
 func (s *settings) asClient() error {
 	if err := s.load(); err != nil {
 		return err
 	}
-	if len(s.allSources()) == 0 {
+	own := s.allSources()[defaultSource]
+	if s.secrets.webhook == "" && s.secrets.webhookFile == "" && len(own.Secrets) == 0 && own.SecretFile == "" {
 		if _, err := os.Stat(devSecretPath(s.embedded.Dir)); err == nil {
 			s.dev = true
 		}

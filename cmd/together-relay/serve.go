@@ -177,6 +177,9 @@ func serve(ctx context.Context, s *settings, stdout, stderr io.Writer) (err erro
 		patience, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.http.drain)
 		defer cancel()
 		err := web.Shutdown(patience)
+		if err != nil {
+			err = fmt.Errorf("requests in flight were cut off after %s: %w", s.http.drain, err)
+		}
 		stopLoops()
 		if admin != nil {
 			closeQuietly(admin)

@@ -1,0 +1,92 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// TestScripts runs the command line as people do. Beside the usual commands, scripts have
+// those below.
+func TestScripts(t *testing.T) {
+	t.Parallel()
+	testscript.Run(t, testscript.Params{
+		Dir:                "testdata/script",
+		WorkdirRoot:        t.TempDir(),
+		RequireUniqueNames: true,
+		Deadline:           time.Now().Add(4 * patience), // for a relay that serves and should not
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"exits":  exits,
+			"occupy": occupy,
+			"ready":  ready,
+		},
+	})
+}
+
+// exits CODE PROGRAM ARG… runs the program, which has to end with the exit code.
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits CODE PROGRAM ARG…")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	code := 0
+	if err := ts.Exec(args[1], args[2:]...); err != nil {
+		ended, ok := errors.AsType[*exec.ExitError](err)
+		if !ok {
+			ts.Fatalf("%v", err)
+		}
+		code = ended.ExitCode()
+	}
+	if code != want {
+		ts.Fatalf("exit code %d, want %d", code, want)
+	}
+}
+
+// occupy VAR listens on a free port until the script ends, and puts its address into VAR.
+func occupy(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: occupy VAR")
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	ts.Check(err)
+	ts.Defer(func() { closeQuietly(l) })
+	ts.Setenv(args[0], l.Addr().String())
+}
+
+// ready DIR waits until the relay with that data directory could store an event. It puts
+// its addresses into RELAY_URL and RELAY_NATS.
+func ready(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: ready DIR")
+	}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: patience}
+	var note running
+	isReady := func() bool {
+		text, err := os.ReadFile(runningPath(ts.MkAbs(args[0])))
+		if err != nil || json.Unmarshal(text, &note) != nil {
+			return false
+		}
+		resp, err := client.Get(note.URL + "/readyz")
+		if err != nil {
+			return false
+		}
+		closeQuietly(resp.Body)
+		return resp.StatusCode == http.StatusOK
+	}
+	for end := time.Now().Add(patience); !isReady(); <-time.After(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			ts.Fatalf("the relay did not become ready")
+		}
+	}
+	ts.Setenv("RELAY_URL", note.URL)
+	ts.Setenv("RELAY_NATS", note.NATSURL)
+}
