@@ -16,7 +16,7 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 	"go.uber.org/goleak"
 
-	"together-relay/adapters/together" //nolint:depguard // an example is held against the one who reads it
+	"together-relay/adapters/together"
 	"together-relay/relay"
 )
 

@@ -1,6 +1,7 @@
 package jetstream
 
 import (
+	"errors"
 	"fmt"
 	"net/url"
 	"os"
@@ -64,7 +65,7 @@ func connect(urls string, auth Auth, log zerolog.Logger, changed func(), more ..
 		return nil, err
 	}
 	up := func(nc *nats.Conn) {
-		log.Info().Str("server", nc.ConnectedUrlRedacted()).Str("version", nc.ConnectedServerVersion()).Msg("connected to NATS")
+		log.Info().Str("server", Redact(nc.ConnectedUrl())).Str("version", nc.ConnectedServerVersion()).Msg("connected to NATS")
 		changed()
 	}
 	options = append(options,
@@ -86,7 +87,7 @@ func connect(urls string, auth Auth, log zerolog.Logger, changed func(), more ..
 	)
 	nc, err := nats.Connect(urls, append(options, more...)...)
 	if err != nil {
-		return nil, fmt.Errorf("connect to NATS: %w", err)
+		return nil, fmt.Errorf("connect to NATS at %s: %w", Redact(urls), discreet(err))
 	}
 	return nc, nil
 }
@@ -101,9 +102,17 @@ func dial(urls string, auth Auth) (*nats.Conn, error) {
 		nats.ReconnectBufSize(-1), nats.Timeout(2*time.Second))
 	nc, err := nats.Connect(urls, options...)
 	if err != nil {
-		return nil, fmt.Errorf("connect to NATS at %s: %w", Redact(urls), err)
+		return nil, fmt.Errorf("connect to NATS at %s: %w", Redact(urls), discreet(err))
 	}
 	return nc, nil
+}
+
+// discreet leaves the URL out of an error about it: it may hold a password.
+func discreet(err error) error {
+	if bad, ok := errors.AsType[*url.Error](err); ok {
+		return bad.Err
+	}
+	return err
 }
 
 // Redact masks what is secret in a list of server URLs.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 
+	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
@@ -24,8 +25,11 @@ type Traces struct {
 }
 
 // NewTraces starts an exporter, which reads its settings from the environment by the
-// OpenTelemetry names. The exporter sends in the background and never blocks a request.
-func NewTraces(ctx context.Context, version string) (*Traces, error) {
+// OpenTelemetry names. The exporter sends in the background and never blocks a request;
+// what goes wrong there is told to failed. OpenTelemetry has one such function in a
+// process.
+func NewTraces(ctx context.Context, version string, failed func(error)) (*Traces, error) {
+	otel.SetErrorHandler(otel.ErrorHandlerFunc(failed))
 	exporter, err := otlptracehttp.New(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("start trace exporter: %w", err)

@@ -197,7 +197,7 @@ func TestLogIsCalledInItsSpan(t *testing.T) {
 // Nothing is sent as long as there is nothing to send, so this needs no collector.
 func TestNewTracesStartsAndCloses(t *testing.T) {
 	t.Parallel()
-	traces, err := NewTraces(context.Background(), "v1.2.3")
+	traces, err := NewTraces(context.Background(), "v1.2.3", func(err error) { t.Log(err) })
 	if err != nil {
 		t.Fatal(err)
 	}

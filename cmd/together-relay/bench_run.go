@@ -178,8 +178,7 @@ func (s *benchSender) deliver(alive, retrying context.Context, n int64) {
 	body := s.body.of(event)
 	s.tally.begin()
 	for attempt := 0; ; attempt++ {
-		resp, text, err := s.wire.post(alive, s.source.Sign(body, time.Now()), body)
-		a := readAnswer(resp, text, err)
+		a := readAnswer(s.wire.post(alive, s.source.Sign(body, time.Now()), body))
 		if a.id != "" && a.id != string(body[s.body.digits-len(s.id):s.body.digits+idDigits]) {
 			a.status = statusMixedUp
 		}
@@ -213,21 +212,21 @@ type benchAnswer struct {
 	err       error         // why there is no answer
 }
 
-func readAnswer(resp *http.Response, text []byte, err error) benchAnswer {
+func readAnswer(got reply, err error) benchAnswer {
 	if err != nil {
 		return benchAnswer{again: true, err: err}
 	}
-	a := benchAnswer{status: resp.StatusCode}
+	a := benchAnswer{status: got.status}
 	a.again = a.status == http.StatusRequestTimeout || a.status == http.StatusTooManyRequests || a.status >= 500
 	if a.again {
-		a.after = retryAfter(resp.Header.Get("Retry-After"), time.Now())
+		a.after = retryAfter(got.header.Get("Retry-After"), time.Now())
 	}
 	if a.status == http.StatusOK {
 		var said struct {
 			ID        string
 			Duplicate bool
 		}
-		if json.Unmarshal(text, &said) == nil { // another kind of server may say anything
+		if json.Unmarshal(got.text, &said) == nil { // another kind of server may say anything
 			a.id, a.duplicate = said.ID, said.Duplicate
 		}
 	}
@@ -251,5 +250,5 @@ func (a benchAnswer) wait(before int) time.Duration {
 		return min(a.after, benchMaxWait)
 	}
 	d := min(benchFirstWait<<before, benchLastWait)
-	return d/2 + rand.N(d/2+1) // not all of them at one moment
+	return d/2 + rand.N(d/2+1) //nolint:gosec // no secret: so that they do not come all at one moment
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -174,13 +175,13 @@ func TestWire(t *testing.T) {
 			}
 			w := &wire{to: to}
 			for range 2 {
-				resp, text, err := w.post(t.Context(), map[string]string{"X-Signed": "yes"}, []byte("body"))
+				got, err := w.post(t.Context(), map[string]string{"X-Signed": "yes"}, []byte("body"))
 				if c.status == 0 {
 					if err == nil {
-						t.Errorf("the answer is %+v %q, want none", resp, text)
+						t.Errorf("the answer is %+v, want none", got)
 					}
-				} else if err != nil || resp.StatusCode != c.status || string(text) != c.text {
-					t.Errorf("the answer is %+v %.99q, %v", resp, text, err)
+				} else if err != nil || got.status != c.status || string(got.text) != c.text {
+					t.Errorf("the answer is %d %.99q, %v", got.status, got.text, err)
 				}
 				if (w.conn != nil) != c.kept {
 					t.Errorf("the connection is open: %t", w.conn != nil)
@@ -211,34 +212,36 @@ func TestWireEndsWithItsContext(t *testing.T) {
 	}
 	w := &wire{to: to}
 	for range 2 {
-		if resp, _, err := w.post(ctx, nil, []byte("x")); err == nil || w.conn != nil {
-			t.Errorf("the answer is %+v", resp)
+		if got, err := w.post(ctx, nil, []byte("x")); err == nil || w.conn != nil {
+			t.Errorf("the answer is %+v", got)
 		}
 	}
 }
 
 func TestWireSpeaksTLS(t *testing.T) {
 	t.Parallel()
-	h := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	h := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if user, password, _ := r.BasicAuth(); r.ProtoMajor != 1 || user != "me" || password != "it's" {
 			t.Errorf("%s of %q with password %q", r.Proto, user, password)
 		}
 		w.WriteHeader(http.StatusAccepted)
 	}))
+	h.Config.ErrorLog = log.New(io.Discard, "", 0) // it tells of the greeting that is to fail
+	h.StartTLS()
 	defer h.Close()
 	to, err := newTarget(strings.Replace(h.URL, "://", "://me:it's@", 1), 1)
 	if err != nil {
 		t.Fatal(err)
 	}
 	w := &wire{to: to}
-	if _, _, err := w.post(t.Context(), nil, []byte("x")); err == nil || !strings.Contains(err.Error(), "certificate") {
+	if _, err := w.post(t.Context(), nil, []byte("x")); err == nil || !strings.Contains(err.Error(), "certificate") {
 		t.Errorf("an unknown certificate: %v", err)
 	}
 	to.secure.RootCAs = h.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs
 	for range 2 {
-		resp, _, err := w.post(t.Context(), nil, []byte("x"))
-		if err != nil || resp.StatusCode != http.StatusAccepted {
-			t.Errorf("the answer is %+v, %v", resp, err)
+		got, err := w.post(t.Context(), nil, []byte("x"))
+		if err != nil || got.status != http.StatusAccepted {
+			t.Errorf("the answer is %+v, %v", got, err)
 		}
 	}
 	w.close()
@@ -271,8 +274,8 @@ func TestBenchWaits(t *testing.T) {
 	}
 }
 
-// A bench that runs in this process, signing with the secret of the tests.
-func runBench(t *testing.T, ctx context.Context, args ...string) (code int, report benchReport, stderr string) {
+// runBench runs the verb in this process. It signs with the secret of the tests.
+func runBench(ctx context.Context, t *testing.T, args ...string) (code int, report benchReport, stderr string) {
 	t.Helper()
 	file := writeFile(t, filepath.Join(t.TempDir(), "relay.yaml"), "sources: {together: {secrets: ["+secret+"]}}")
 	var stdout, complaints bytes.Buffer
@@ -339,7 +342,7 @@ func TestBenchSendsAgain(t *testing.T) {
 		t.Run(statusName(status), func(t *testing.T) {
 			t.Parallel()
 			in := startInbox(t, first(status))
-			code, r, stderr := runBench(t, t.Context(), "--url="+in.URL, "--count=20", "--senders=7")
+			code, r, stderr := runBench(t.Context(), t, "--url="+in.URL, "--count=20", "--senders=7")
 			want := map[string]int64{"200": 20, statusName(status): 20}
 			if diff := cmp.Diff(want, r.Status); diff != "" || code != exitDone || r.Stored != 20 || r.Retries != 20 || r.Deliveries != 20 || stderr != "" {
 				t.Errorf("exit code %d, %+v, %s", code, r, stderr)
@@ -349,7 +352,7 @@ func TestBenchSendsAgain(t *testing.T) {
 			}
 
 			in = startInbox(t, first(status))
-			code, r, stderr = runBench(t, t.Context(), "--url="+in.URL, "--count=20", "--senders=7", "--no-retry")
+			code, r, stderr = runBench(t.Context(), t, "--url="+in.URL, "--count=20", "--senders=7", "--no-retry")
 			want = map[string]int64{statusName(status): 20}
 			if diff := cmp.Diff(want, r.Status); diff != "" || code != exitFailed || r.Lost != 20 || r.Retries != 0 {
 				t.Errorf("exit code %d, %+v", code, r)
@@ -366,7 +369,7 @@ func TestBenchDoesNotSendAgainWhatIsRefused(t *testing.T) {
 	in := startInbox(t, func(event int64, _ int, _ []byte) int {
 		return []int{http.StatusOK, http.StatusAccepted, http.StatusUnauthorized, http.StatusFound}[event%4]
 	})
-	code, r, stderr := runBench(t, t.Context(), "--url="+in.URL, "--count=40", "--rate=2000")
+	code, r, stderr := runBench(t.Context(), t, "--url="+in.URL, "--count=40", "--rate=2000")
 	want := map[string]int64{"200": 10, "202": 10, "401": 10, "302": 10}
 	if diff := cmp.Diff(want, r.Status); diff != "" || code != exitFailed || r.Stored != 10 || r.Dead != 10 || r.Lost != 20 || r.Retries != 0 || r.Unsent != 0 {
 		t.Errorf("exit code %d, %+v", code, r)
@@ -380,7 +383,7 @@ func TestBenchNoticesTheAnswerOfAnotherEvent(t *testing.T) {
 	t.Parallel()
 	h := startHook(t, http.StatusOK)
 	h.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{"id":"evt_1"}`) })
-	code, r, _ := runBench(t, t.Context(), "--url="+h.URL, "--count=3")
+	code, r, _ := runBench(t.Context(), t, "--url="+h.URL, "--count=3")
 	if want := map[string]int64{"other event": 3}; !cmp.Equal(want, r.Status) || code != exitFailed || r.Lost != 3 {
 		t.Errorf("exit code %d, %+v", code, r)
 	}
@@ -397,7 +400,7 @@ func TestBenchSeesAStall(t *testing.T) {
 		}
 		return http.StatusOK
 	})
-	code, r, stderr := runBench(t, t.Context(), "--url="+in.URL, "--count=100", "--rate=1000", "--senders=1")
+	code, r, stderr := runBench(t.Context(), t, "--url="+in.URL, "--count=100", "--rate=1000", "--senders=1")
 	if code != exitDone || r.Stored != 100 || r.From != "schedule" {
 		t.Fatalf("exit code %d, %+v, %s", code, r, stderr)
 	}
@@ -419,7 +422,7 @@ func TestBenchEndsInGoodOrder(t *testing.T) {
 				}
 				return http.StatusOK
 			})
-			code, r, stderr := runBench(t, ctx, "--url="+in.URL, "--duration=1h", pace)
+			code, r, stderr := runBench(ctx, t, "--url="+in.URL, "--duration=1h", pace)
 			if code != exitDone || !r.Interrupted || r.Stored < 50 || r.Stored != r.Deliveries || r.Unsent != 0 {
 				t.Errorf("exit code %d, %+v, %s", code, r, stderr)
 			}
@@ -434,7 +437,7 @@ func TestBenchGivesUpWaitingWhenItIsToEnd(t *testing.T) {
 		cancel()
 		return http.StatusServiceUnavailable
 	})
-	code, r, stderr := runBench(t, ctx, "--url="+in.URL, "--count=1", "--senders=1")
+	code, r, stderr := runBench(ctx, t, "--url="+in.URL, "--count=1", "--senders=1")
 	if code != exitFailed || !r.Interrupted || r.Lost != 1 || r.Retries != 0 || r.Status["503"] != 1 {
 		t.Errorf("exit code %d, %+v, %s", code, r, stderr)
 	}
@@ -499,7 +502,7 @@ func TestBenchVerifyFindsWhatIsWrong(t *testing.T) {
 		return http.StatusOK
 	})
 	file := "--nats-url=" + p.nats
-	code, r, stderr := runBench(t, t.Context(), "--url="+in.URL, file, "--count=20", "--no-retry", "--verify")
+	code, r, stderr := runBench(t.Context(), t, "--url="+in.URL, file, "--count=20", "--no-retry", "--verify")
 	id := func(event int64) string { return string(appendDigits([]byte(r.Run+"_"), event)) }
 	want := &verdict{Answered200: 17, Once: 15, Missing: 1, Twice: 1, Besides: 1, Unsure: 1}
 	if r.Verify != nil {

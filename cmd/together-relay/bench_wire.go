@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"time"
 )
 
@@ -113,34 +114,43 @@ func (w *wire) close() {
 	}
 }
 
-// post sends the body and returns the answer, whose text is good until the next post. After
-// an error nobody knows whether the body was taken.
-func (w *wire) post(ctx context.Context, header map[string]string, body []byte) (*http.Response, []byte, error) {
+// A reply is an answer. Its text is good until the next post.
+type reply struct {
+	status int
+	header http.Header
+	text   []byte
+}
+
+// post sends the body and returns the answer. After an error nobody knows whether the body
+// was taken.
+func (w *wire) post(ctx context.Context, header map[string]string, body []byte) (reply, error) {
 	if err := w.open(ctx); err != nil {
-		return nil, nil, err
+		return reply{}, err
 	}
 	w.out = append(w.out[:0], w.to.head...)
 	for name, value := range header {
 		w.out = append(append(append(append(w.out, name...), ": "...), value...), "\r\n"...)
 	}
 	w.out = append(append(w.out, "\r\n"...), body...)
-	resp, answer, err := w.exchange(ctx)
+	got, last, err := w.exchange(ctx)
 	w.used = time.Now()
 	// Bytes that nobody asked for would be taken for the next answer.
-	if err != nil || resp.Close || w.in.Buffered() > 0 {
+	if err != nil || last || w.in.Buffered() > 0 {
 		w.close()
 	}
-	return resp, answer, err
+	return got, err
 }
 
 var errClosed = errors.New("connection closed without an answer")
 
-func (w *wire) exchange(ctx context.Context) (*http.Response, []byte, error) {
+// exchange writes the request and reads the answer. The last one is that after which the
+// connection is of no more use.
+func (w *wire) exchange(ctx context.Context) (got reply, last bool, err error) {
 	if err := w.conn.SetDeadline(time.Now().Add(answerTimeout)); err != nil {
-		return nil, nil, err
+		return got, true, err
 	}
 	if err := ctx.Err(); err != nil { // or else the deadline of its end may just have been replaced
-		return nil, nil, err
+		return got, true, err
 	}
 	_, writeErr := w.conn.Write(w.out) // an early answer may be there all the same
 	resp, err := http.ReadResponse(w.in, nil)
@@ -149,29 +159,32 @@ func (w *wire) exchange(ctx context.Context) (*http.Response, []byte, error) {
 	}
 	switch {
 	case err != nil && writeErr != nil:
-		return nil, nil, writeErr
+		return got, true, writeErr
 	case errors.Is(err, io.ErrUnexpectedEOF):
-		return nil, nil, errClosed
+		return got, true, errClosed
 	case err != nil:
-		return nil, nil, err
+		return got, true, err
 	}
 	defer closeQuietly(resp.Body)
-	w.body = w.body[:0]
-	for {
-		if len(w.body) == cap(w.body) {
-			w.body = append(w.body, make([]byte, 512)...)[:len(w.body)]
-		}
-		n, err := resp.Body.Read(w.body[len(w.body):cap(w.body)])
-		w.body = w.body[:len(w.body)+n]
+	w.body, last, err = readUpTo(maxAnswer, resp.Body, w.body[:0])
+	if last || err != nil {
+		w.close() // the rest is not waited for
+	}
+	return reply{resp.StatusCode, resp.Header, w.body}, last || resp.Close || writeErr != nil, err
+}
+
+// readUpTo appends what r gives to buf, and says whether the limit cut it.
+func readUpTo(limit int, r io.Reader, buf []byte) (text []byte, cut bool, err error) {
+	for len(buf) < limit {
+		buf = slices.Grow(buf, 512)
+		n, err := r.Read(buf[len(buf):min(cap(buf), limit)])
+		buf = buf[:len(buf)+n]
 		switch {
 		case errors.Is(err, io.EOF):
-			resp.Close = resp.Close || writeErr != nil
-			return resp, w.body, nil
+			return buf, false, nil
 		case err != nil:
-			return nil, nil, err
-		case len(w.body) >= maxAnswer:
-			w.close() // the rest is not waited for
-			return resp, w.body, nil
+			return buf, false, err
 		}
 	}
+	return buf, true, nil
 }

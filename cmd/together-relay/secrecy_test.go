@@ -99,3 +99,16 @@ func TestWrongNATSPasswordIsNotSaid(t *testing.T) {
 		t.Errorf("events: %+v, want exit code 1 and no secret", r)
 	}
 }
+
+func TestNATSTokenIsNeverLogged(t *testing.T) {
+	t.Parallel()
+	ns := runNATS(t, server.Options{Authorization: hidden})
+	url := strings.Replace(ns.ClientURL(), "nats://", "nats://"+hidden+"@", 1)
+	p := launch{env: append([]string{"NATS_URL=" + url}, withSecret...)}.start(t).waitReady(t)
+	p.mustNotSay(t)
+	for _, verb := range []string{"events", "config"} {
+		if r := p.verb(t, verb); r.code != 0 || strings.Contains(r.stdout+r.stderr, hidden) {
+			t.Errorf("%s: %+v", verb, r)
+		}
+	}
+}

@@ -117,7 +117,7 @@ func serve(ctx context.Context, s *settings, stdout, stderr io.Writer) (err erro
 	store := metrics.Log(events)
 	var traces *telemetry.Traces
 	if tracing() {
-		if traces, err = telemetry.NewTraces(ctx, version()); err != nil {
+		if traces, err = telemetry.NewTraces(ctx, version(), func(err error) { log.Warn().Err(err).Msg("traces were not sent") }); err != nil {
 			return usagef("%w", err)
 		}
 		defer func() {

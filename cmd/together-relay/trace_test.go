@@ -12,8 +12,9 @@ func TestTraceContextGoesWithTheEvent(t *testing.T) {
 	t.Parallel()
 	collector := startHook(t, http.StatusOK)
 	for name, env := range map[string][]string{
-		"no exporter": nil,
-		"an exporter": {"OTEL_EXPORTER_OTLP_ENDPOINT=" + collector.URL},
+		"no exporter":             nil,
+		"nobody takes the traces": {"OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:1"},
+		"an exporter":             {"OTEL_EXPORTER_OTLP_ENDPOINT=" + collector.URL},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
