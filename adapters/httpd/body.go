@@ -28,16 +28,18 @@ func newBuffer(length int64) buffer {
 	return b
 }
 
-// fill reads r to its end.
-func (b *buffer) fill(r io.Reader) error {
+// fill reads r to its end, but no more than limit bytes.
+func (b *buffer) fill(r io.Reader, limit int64) error {
 	for {
 		b.bytes = slices.Grow(b.bytes, 512)
 		n, err := r.Read(b.bytes[len(b.bytes):cap(b.bytes)])
 		b.bytes = b.bytes[:len(b.bytes)+n]
-		if err == io.EOF {
+		switch {
+		case int64(len(b.bytes)) > limit:
+			return errBodyTooLarge
+		case err == io.EOF:
 			return nil
-		}
-		if err != nil {
+		case err != nil:
 			return err
 		}
 	}

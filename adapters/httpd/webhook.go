@@ -3,7 +3,6 @@ package httpd
 import (
 	"errors"
 	"fmt"
-	"io"
 	"math"
 	"net/http"
 	"os"
@@ -170,10 +169,7 @@ var errBodyTooLarge = errors.New("body too large")
 // read takes the body through the limit, whatever length was declared.
 func read(r *http.Request, limit int64) (buffer, error) {
 	body := newBuffer(r.ContentLength)
-	err := body.fill(io.LimitReader(r.Body, limit+1))
-	if err == nil && int64(len(body.bytes)) > limit {
-		err = errBodyTooLarge
-	}
+	err := body.fill(r.Body, limit)
 	return body, err
 }
 

@@ -14,31 +14,32 @@ const maxResource = 256
 // Subject names the subject of an event: <prefix>.<type>.<resource>. Every token of the
 // type and the resource becomes one NATS token, whatever bytes it is made of.
 func Subject(prefix, typ, resource string) string {
-	var b strings.Builder
-	b.Grow(len(prefix) + len(typ) + len(resource) + 2)
-	b.WriteString(prefix)
+	b := make([]byte, 0, len(prefix)+len(typ)+len(resource)+16)
+	b = append(b, prefix...)
 	for token := range strings.SplitSeq(typ, ".") {
-		b.WriteByte('.')
-		writeEscaped(&b, token, tokenByte)
+		b = append(b, '.')
+		b = appendEscaped(b, token, tokenByte)
 	}
-	b.WriteByte('.')
-	b.WriteString(ResourceToken(resource))
-	return b.String()
+	b = append(b, '.')
+	return string(appendResource(b, resource))
 }
 
 // ResourceToken is the last token of an event's subject: the resource, escaped; "~" and
 // the start of its hash if that is too long; "_" if there is none.
-func ResourceToken(resource string) string {
+func ResourceToken(resource string) string { return string(appendResource(nil, resource)) }
+
+func appendResource(b []byte, resource string) []byte {
 	if resource == "" {
-		return "_"
+		return append(b, '_')
 	}
-	var b strings.Builder
-	writeEscaped(&b, resource, tokenByte)
-	if b.Len() > maxResource {
+	start := len(b)
+	b = appendEscaped(b, resource, tokenByte)
+	if len(b)-start > maxResource {
 		sum := sha256.Sum256([]byte(resource))
-		return "~" + hex.EncodeToString(sum[:16])
+		b = append(b[:start], '~')
+		b = hex.AppendEncode(b, sum[:16])
 	}
-	return b.String()
+	return b
 }
 
 // tokenByte says whether a byte may stand in a subject token as it is.
@@ -52,28 +53,28 @@ func valueByte(c byte) bool { return 0x21 <= c && c <= 0x7e && c != '"' && c != 
 
 const upperHex = "0123456789ABCDEF"
 
-func writeEscaped(b *strings.Builder, s string, plain func(byte) bool) {
+func appendEscaped(b []byte, s string, plain func(byte) bool) []byte {
 	for i := range len(s) {
 		if c := s[i]; plain(c) {
-			b.WriteByte(c)
+			b = append(b, c)
 		} else {
-			b.WriteByte('%')
-			b.WriteByte(upperHex[c>>4])
-			b.WriteByte(upperHex[c&15])
+			b = append(b, '%', upperHex[c>>4], upperHex[c&15])
 		}
 	}
+	return b
 }
 
 func escapeValue(s string) string {
+	odd := 0
 	for i := range len(s) {
 		if !valueByte(s[i]) {
-			var b strings.Builder
-			b.Grow(len(s) + 16)
-			writeEscaped(&b, s, valueByte)
-			return b.String()
+			odd++
 		}
 	}
-	return s
+	if odd == 0 {
+		return s
+	}
+	return string(appendEscaped(make([]byte, 0, len(s)+2*odd), s, valueByte))
 }
 
 // CheckPrefix says whether events may be stored below the prefix: legal tokens, none
@@ -116,24 +117,24 @@ func typeFilters(subjects []string, pattern string) []string {
 	if pattern == "" || pattern == ">" {
 		return subjects
 	}
-	var b strings.Builder
+	var tail []byte
 	tokens := strings.Split(pattern, ".")
 	for i, token := range tokens {
-		switch {
-		case token == "*" || token == ">" && i == len(tokens)-1:
-			b.WriteString(token)
-		default:
-			writeEscaped(&b, token, tokenByte)
+		if i > 0 {
+			tail = append(tail, '.')
 		}
-		b.WriteByte('.')
+		if token == "*" || token == ">" && i == len(tokens)-1 {
+			tail = append(tail, token...)
+		} else {
+			tail = appendEscaped(tail, token, tokenByte)
+		}
 	}
-	tail := strings.TrimSuffix(b.String(), ">.") + "*"
-	if strings.HasSuffix(pattern, ">") {
-		tail = strings.TrimSuffix(b.String(), ".")
+	if tokens[len(tokens)-1] != ">" {
+		tail = append(tail, ".*"...) // the resource
 	}
 	filters := make([]string, len(subjects))
 	for i, s := range subjects {
-		filters[i] = strings.TrimSuffix(s, ">") + tail
+		filters[i] = strings.TrimSuffix(s, ">") + string(tail)
 	}
 	return filters
 }

@@ -28,17 +28,18 @@ const maxSubject = 1024
 // Config says how a source's deliveries are to be proven and read.
 type Config struct {
 	Name      string
-	URI       string                          // the CloudEvents source; DefaultURI if empty
-	Timestamp bool                            // the signature covers "<timestamp>.<body>"
-	Tolerance time.Duration                   // DefaultTolerance if zero
-	Schema    func(typ string) (string, bool) // the URL of a type's schema, if it has one
+	URI       string            // the CloudEvents source; DefaultURI if empty
+	Timestamp bool              // the signature covers "<timestamp>.<body>"
+	Tolerance time.Duration     // DefaultTolerance if zero
+	Schemas   map[string]string // the URL of each type's schema; a type may have none
 }
 
 // A Source opens the deliveries of one kind of sender. It is safe for concurrent use.
 type Source struct {
-	cfg  Config
-	uri  types.URIRef
-	ring atomic.Pointer[keyring]
+	cfg     Config
+	uri     types.URIRef
+	schemas map[string]*types.URI
+	ring    atomic.Pointer[keyring]
 }
 
 // NewSource returns a source that accepts what any of the secrets signed. There must
@@ -54,7 +55,12 @@ func NewSource(cfg Config, secrets [][]byte) (*Source, error) {
 	if err != nil {
 		return nil, fmt.Errorf("source %s: uri: %w", cfg.Name, err)
 	}
-	s := &Source{cfg: cfg, uri: types.URIRef{URL: *uri}}
+	s := &Source{cfg: cfg, uri: types.URIRef{URL: *uri}, schemas: map[string]*types.URI{}}
+	for typ, address := range cfg.Schemas {
+		if s.schemas[typ] = types.ParseURI(address); s.schemas[typ] == nil {
+			return nil, fmt.Errorf("source %s: the schema of %s is at %q, which is no URL", cfg.Name, typ, address)
+		}
+	}
 	return s, s.Rotate(secrets)
 }
 
@@ -157,11 +163,7 @@ func (s *Source) cloudEvent(d relay.Delivery, env envelope) event.Event {
 	if len(env.resource) <= maxSubject {
 		ctx.Subject = &env.resource
 	}
-	if s.cfg.Schema != nil {
-		if schema, ok := s.cfg.Schema(env.typ); ok {
-			ctx.DataSchema = types.ParseURI(schema)
-		}
-	}
+	ctx.DataSchema = s.schemas[env.typ]
 	if traced(d.Header[TraceHeaders[0]]) {
 		for _, name := range TraceHeaders {
 			if v := d.Header[name]; v != "" {

@@ -186,9 +186,8 @@ func TestRotateWhileOpening(t *testing.T) {
 
 func TestCloudEvent(t *testing.T) {
 	t.Parallel()
-	s := newSource(t, Config{URI: "https://example.com/x?y#z", Schema: func(typ string) (string, bool) {
-		return "https://relay.example.com/schemas/" + typ + ".json", typ == "batch.done"
-	}}, "s")
+	s := newSource(t, Config{URI: "https://example.com/x?y#z", Schemas: map[string]string{
+		"batch.done": "https://relay.example.com/schemas/batch.done.json"}}, "s")
 	body := `{"id":"evt_1","type":"batch.done","created":1782896400,"data":{"batch_id":"b1"}}`
 	d := signed(body, sign("s", body), "")
 	d.Header["traceparent"] = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"

@@ -12,6 +12,7 @@ import (
 // A record is a history and what the streams hold at its end.
 type record struct {
 	exchanges []exchange
+	asked     []exchange // requests that were still without an answer
 	spells    []spell
 	replaced  []time.Duration
 	stored    []stored
@@ -235,8 +236,8 @@ func (x exchange) final() bool {
 // was answered by then, and nothing but what was sent.
 func (r record) asOf(at time.Duration, copied []stored) record {
 	early := record{spells: r.spells, stored: copied}
-	for _, x := range r.exchanges {
-		if x.End >= at {
+	for _, x := range slices.Concat(r.exchanges, r.asked) {
+		if x.End >= at || x.End == 0 {
 			// It may be in the copy or not; only that it was sent is known.
 			x.Status, x.Answer, x.RetryAfter = http.StatusServiceUnavailable, "", "1"
 			if !x.Proven {

@@ -103,6 +103,7 @@ func edit(s *string, from, to string) { *s = strings.Replace(*s, from, to, 1) }
 func TestFaultCheckerAsOf(t *testing.T) {
 	t.Parallel()
 	r := well()
+	r.asked = []exchange{{Start: 20, ID: "e", Kind: usable, Data: "e", Subject: "s.e", Proven: true}}
 	a, b, dead := r.stored[0], r.stored[1], r.stored[2]
 	for _, c := range []struct {
 		name   string
@@ -111,6 +112,7 @@ func TestFaultCheckerAsOf(t *testing.T) {
 	}{
 		{"what was answered", []stored{a}, ""},
 		{"also what was answered later", []stored{a, b, dead}, ""},
+		{"also what was never answered", []stored{a, {Sequence: 2, Subject: "s.e", ID: "e", Data: "e"}}, ""},
 		{"nothing", nil, ruleLost},
 		{"another one", []stored{a, {Sequence: 2, ID: "x"}}, ruleInvented},
 	} {

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -44,16 +45,11 @@ func (r *rig) fill(disk string) {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	size := 0
-	for err == nil {
-		n := 0
-		n, err = file.Write(make([]byte, 64<<10))
-		size += n
-	}
+	size, err := io.Copy(file, zeroes{})
 	if !errors.Is(err, syscall.ENOSPC) {
 		r.t.Fatal(err)
 	}
-	if err := file.Truncate(int64(size - r.rng.IntN(256<<10))); err != nil {
+	if err := file.Truncate(size - r.rng.Int64N(256<<10)); err != nil {
 		r.t.Fatal(err)
 	}
 	closeQuietly(file)
@@ -62,6 +58,14 @@ func (r *rig) fill(disk string) {
 	if err := os.Remove(ballast); err != nil {
 		r.t.Fatal(err)
 	}
+}
+
+// zeroes never ends.
+type zeroes struct{}
+
+func (zeroes) Read(p []byte) (int, error) {
+	clear(p)
+	return len(p), nil
 }
 
 // mountMemory mounts a small file system until the test ends.

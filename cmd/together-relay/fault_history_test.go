@@ -2,7 +2,10 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
+	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
@@ -53,18 +56,20 @@ type history struct {
 	mu         sync.Mutex
 	file       *os.File
 	exchanges  []exchange
+	asked      map[int]exchange // by delivery: requests that have no answer yet
 	spells     []spell
 	deliveries int
 	replaced   []time.Duration // when an empty store took the place of the old one
 }
 
-func newHistory(t testing.TB) *history {
+func newHistory(t testing.TB, name string) *history {
 	t.Helper()
-	file, err := os.CreateTemp("", "together-relay-fault-*.jsonl")
+	path := filepath.Join(os.TempDir(), fmt.Sprintf("together-relay-fault-%s-%d.jsonl", name, os.Getpid()))
+	file, err := os.Create(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &history{began: time.Now(), path: file.Name(), file: file}
+	h := &history{began: time.Now(), path: path, file: file, asked: map[int]exchange{}}
 	t.Cleanup(func() {
 		closeQuietly(file)
 		if t.Failed() {
@@ -82,9 +87,17 @@ func (h *history) write(v any) {
 	_ = json.NewEncoder(h.file).Encode(v) // the checker does not read it
 }
 
+// ask notes a request that is about to be made, and add what came of it.
+func (h *history) ask(x exchange) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.asked[x.Delivery] = x
+}
+
 func (h *history) add(x exchange) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	delete(h.asked, x.Delivery)
 	h.exchanges = append(h.exchanges, x)
 	h.write(x)
 }
@@ -134,7 +147,7 @@ func (h *history) record(stored []stored) record {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return record{
-		exchanges: slices.Clone(h.exchanges), spells: slices.Clone(h.spells),
+		exchanges: slices.Clone(h.exchanges), asked: slices.Collect(maps.Values(h.asked)), spells: slices.Clone(h.spells),
 		replaced: slices.Clone(h.replaced), stored: stored, settled: true,
 	}
 }

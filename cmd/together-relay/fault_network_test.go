@@ -1,7 +1,6 @@
 package main
 
 import (
-	"io"
 	"net"
 	"strings"
 	"sync"
@@ -137,7 +136,7 @@ func (c *cable) carry(to, from net.Conn) {
 	piece := make([]byte, 16<<10)
 	for {
 		n, err := from.Read(piece)
-		if err != nil && (n == 0 || err != io.EOF) {
+		if n == 0 && err != nil {
 			return
 		}
 		state, changed := c.now()

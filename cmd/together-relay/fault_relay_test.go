@@ -82,6 +82,7 @@ func brokerEmptied(r *rig) func() {
 	n := node{store: filepath.Join(r.t.TempDir(), "store")}
 	b := n.startBroker(r.t)
 	u := r.addRelay(launch{}, b.url)
+	r.survived = "said aloud; each stored once since"
 	return func() {
 		said := countLines(u.log, "error", "gone")
 		b.end(r.t, syscall.SIGKILL)

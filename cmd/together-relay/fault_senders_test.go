@@ -23,9 +23,9 @@ type senders struct {
 	stamp   func() (stamp string, inTolerance bool) // signs with a timestamp; nil is without
 	client  *http.Client
 
-	stop    chan struct{}      // no more new deliveries
-	end     context.Context    // no more tries
-	endNow  context.CancelFunc //
+	stop    chan struct{} // closed: no more new deliveries
+	end     chan struct{} // closed: no more tries
+	endNow  func()
 	running sync.WaitGroup
 	taken   atomic.Int64 // deliveries that came to their end
 }
@@ -41,10 +41,10 @@ const (
 // startSenders begins the load of n senders. Its ids begin with the name.
 func startSenders(h *history, name string, seed uint64, n int, urls []string, giveUp time.Duration, stamp func() (string, bool)) *senders {
 	s := &senders{
-		history: h, urls: urls, giveUp: giveUp, stamp: stamp, stop: make(chan struct{}),
+		history: h, urls: urls, giveUp: giveUp, stamp: stamp, stop: make(chan struct{}), end: make(chan struct{}),
 		client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 2 * n}},
 	}
-	s.end, s.endNow = context.WithCancel(context.Background())
+	s.endNow = sync.OnceFunc(func() { close(s.end) })
 	for i := range n {
 		s.running.Go(func() { s.send(name+"-"+strconv.Itoa(i), rand.New(rand.NewPCG(seed, uint64(i)))) })
 	}
@@ -92,25 +92,23 @@ func (s *senders) send(name string, rng *rand.Rand) {
 func (s *senders) deliver(d delivery, rng *rand.Rand) {
 	number := s.history.delivery()
 	for {
-		x := s.try(d, rng)
-		x.Delivery = number
-		s.history.add(x)
+		x := s.try(d, number, rng)
 		if x.final() {
 			s.taken.Add(1)
 			return
 		}
 		select {
-		case <-s.end.Done():
+		case <-s.end:
 			return
 		case <-time.After(time.Duration(20+rng.IntN(180)) * time.Millisecond):
 		}
 	}
 }
 
-// try is one request.
-func (s *senders) try(d delivery, rng *rand.Rand) exchange {
+// try is one request, and its place in the history.
+func (s *senders) try(d delivery, number int, rng *rand.Rand) exchange {
 	relay := rng.IntN(len(s.urls))
-	x := exchange{Relay: relay, ID: d.id, Kind: d.kind, Sent: d.body, Data: d.data, Subject: d.subject, Proven: d.kind != forged}
+	x := exchange{Delivery: number, Relay: relay, ID: d.id, Kind: d.kind, Sent: d.body, Data: d.data, Subject: d.subject, Proven: d.kind != forged}
 	body, key := []byte(d.body), secret
 	if d.kind == forged {
 		key = "somebody else's"
@@ -131,11 +129,13 @@ func (s *senders) try(d delivery, rng *rand.Rand) exchange {
 	}
 	req.Header.Set("X-Together-Signature", signature)
 	x.Start = s.history.now()
+	s.history.ask(x)
 	err = s.ask(req, &x)
 	x.End = s.history.now()
 	if err != nil {
 		x.Status, x.Answer, x.Error = 0, "", err.Error() // half an answer is none
 	}
+	s.history.add(x)
 	return x
 }
 

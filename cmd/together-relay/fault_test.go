@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -69,20 +70,23 @@ func TestFault(t *testing.T) {
 	for range *faultAtOnce {
 		workers.Go(func() {
 			for i := range next {
-				t.Run(strings.NewReplacer(" ", "-", ",", "", "'", "").Replace(faults[i].name), func(t *testing.T) {
+				t.Run(slug(faults[i].name), func(t *testing.T) {
 					rigs[i] = newRig(t, faults[i].name)
 					rigs[i].run(faults[i].set(rigs[i]))
 				})
 			}
 		})
 	}
-	for i := len(faults) - 1; i >= 0; i-- { // the longest first
+	for i := range slices.Backward(faults) { // the longest first
 		next <- i
 	}
 	close(next)
 	workers.Wait()
 	writeTable(t, rigs)
 }
+
+// slug is the name as part of another one: of a test or a file.
+func slug(name string) string { return strings.NewReplacer(" ", "-", ",", "", "'", "").Replace(name) }
 
 // writeTable says what was survived, as the README quotes it.
 func writeTable(t *testing.T, rigs []*rig) {
@@ -115,7 +119,7 @@ func (r *rig) outcome() string {
 	case r.t.Failed():
 		return "FAILED"
 	default:
-		return "each stored once"
+		return r.survived
 	}
 }
 
@@ -129,12 +133,13 @@ type rig struct {
 	round   int // that were completed
 	skipped string
 
-	relays  []*underTest
-	nats    func() string // where the streams are read
-	senders int
-	giveUp  time.Duration         // of the senders
-	stamp   func() (string, bool) // of the senders
-	load    *senders              // of this round
+	relays   []*underTest
+	nats     func() string // where the streams are read
+	survived string        // what to say of it then
+	senders  int
+	giveUp   time.Duration         // of the senders
+	stamp    func() (string, bool) // of the senders
+	load     *senders              // of this round
 }
 
 func newRig(t *testing.T, name string) *rig {
@@ -142,7 +147,8 @@ func newRig(t *testing.T, name string) *rig {
 	sum := fnv.New64()
 	_, _ = sum.Write([]byte(name)) // it never fails
 	seed := *faultSeed ^ sum.Sum64()
-	r := &rig{t: t, name: name, seed: seed, rng: rand.New(rand.NewPCG(seed, 0)), history: newHistory(t), senders: fewSenders, giveUp: 4 * time.Second}
+	r := &rig{t: t, name: name, seed: seed, rng: rand.New(rand.NewPCG(seed, 0)), history: newHistory(t, slug(name)), survived: "each stored once",
+		senders: fewSenders, giveUp: 4 * time.Second}
 	t.Cleanup(func() {
 		if r.load != nil {
 			r.load.endNow()

@@ -150,7 +150,10 @@ func (s *settings) openSources(set *schemas.Set) (map[string]*together.Source, e
 		return nil, err
 	}
 	s.active = secrets
-	base := strings.TrimSuffix(s.http.publicURL, "/")
+	urls := map[string]string{}
+	for _, typ := range set.Types() {
+		urls[typ] = strings.TrimSuffix(s.http.publicURL, "/") + "/schemas/" + typ + ".json"
+	}
 	opened := map[string]*together.Source{}
 	for name, source := range s.allSources() {
 		opened[name], err = together.NewSource(together.Config{
@@ -158,7 +161,7 @@ func (s *settings) openSources(set *schemas.Set) (map[string]*together.Source, e
 			URI:       source.URI,
 			Timestamp: source.Timestamp == "required",
 			Tolerance: source.Tolerance,
-			Schema:    func(typ string) (string, bool) { return base + "/schemas/" + typ + ".json", set.Has(typ) },
+			Schemas:   urls,
 		}, secrets[name])
 		if err != nil {
 			return nil, usagef("%w", err)
