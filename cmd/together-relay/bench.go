@@ -26,9 +26,7 @@ func newBench() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "bench",
 		Short: "Send the relay many signed events and measure its answers",
-		Long: `  together-relay bench --rate 2000 --duration 1m --verify
-
-Posts signed events, each with an id of its own, and prints how many were answered a second and
+		Long: `Posts signed events, each with an id of its own, and prints how many were answered a second and
 how long the answers took.
 
 With --rate the clock says when each delivery is due, and latency is counted from that moment, so

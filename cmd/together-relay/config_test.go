@@ -32,9 +32,12 @@ func TestHelp(t *testing.T) {
 		if code := run(t.Context(), args, nil, &stdout, &stderr); code != 0 || stderr.Len() > 0 {
 			t.Errorf("%s --help: exit code %d, %s", path, code, &stderr)
 		}
-		first, rest, _ := strings.Cut(stdout.String(), "\n")
-		if len(first) < 10 || strings.HasPrefix(first, "Usage") || !strings.Contains(rest, "Examples:\n") {
-			t.Errorf("%s --help does not begin with what it does, or has no examples:\n%s", path, &stdout)
+		says := cmd.Long
+		if says == "" {
+			says = cmd.Short
+		}
+		if !strings.HasPrefix(stdout.String(), cmd.Example+"\n\n"+says+"\n\nUsage:\n") {
+			t.Errorf("%s --help does not begin with an example and what it does:\n%s", path, &stdout)
 		}
 		for _, sub := range cmd.Commands() {
 			look(sub)

@@ -85,9 +85,28 @@ JetStream before it says 200. Any number of teams read from there, in any langua
 		return usagef("%w; see together-relay %s --help", err, cmd.Name())
 	})
 	root.AddCommand(newServe(), newTrigger(), newBench(), newEvents(), newDLQ(), newSchemas(), newConfig(), newHealth(), newVersion())
+	root.SetHelpTemplate(help)
 	usageErrors(root)
 	return root
 }
+
+// help begins with what most readers came for.
+const help = `{{with .Example}}{{.}}
+
+{{end}}{{with or .Long .Short}}{{. | trimTrailingWhitespaces}}
+
+{{end}}Usage:
+  {{.UseLine}}{{if .HasAvailableSubCommands}}
+  {{.CommandPath}} [command]
+
+Commands:{{range .Commands}}{{if .IsAvailableCommand}}
+  {{rpad .Name .NamePadding}} {{.Short}}{{end}}{{end}}{{end}}{{if .HasAvailableLocalFlags}}
+
+Flags:
+{{.LocalFlags.FlagUsages | trimTrailingWhitespaces}}{{end}}{{if .HasAvailableSubCommands}}
+
+See {{.CommandPath}} [command] --help for more.{{end}}
+`
 
 // usageErrors makes wrong arguments of every verb a usage error.
 func usageErrors(cmd *cobra.Command) {
