@@ -5,6 +5,7 @@ import (
 	"go/token"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -38,7 +39,7 @@ func TestImports(t *testing.T) {
 				t.Errorf("%s imports %s; an adapter knows relay and nothing else of ours", file, path)
 			}
 			for thing, allowed := range rooms {
-				if within(path, thing) && !contains(allowed, room) {
+				if within(path, thing) && !slices.Contains(allowed, room) {
 					t.Errorf("%s imports %s, which is at home in %s", file, path, strings.Join(allowed, ", "))
 				}
 			}
@@ -47,15 +48,6 @@ func TestImports(t *testing.T) {
 }
 
 func within(path, root string) bool { return path == root || strings.HasPrefix(path, root+"/") }
-
-func contains(list []string, s string) bool {
-	for _, x := range list {
-		if x == s {
-			return true
-		}
-	}
-	return false
-}
 
 // sources lists the imports of each Go file that is no test, by its path below root.
 // Modules of their own, such as the client examples, are not ours to rule.

@@ -1,6 +1,7 @@
 package httpd
 
 import (
+	"bytes"
 	"io/fs"
 	"net/http"
 	"strings"
@@ -32,17 +33,19 @@ func (s *Server) schema(c echo.Context) error {
 	if !strings.HasSuffix(file, ".json") || strings.Contains(file, "/") {
 		return echo.ErrNotFound
 	}
-	return s.file(c, file, "application/schema+json")
-}
-
-func (s *Server) asyncapi(c echo.Context) error {
-	return s.file(c, "asyncapi.yaml", "application/yaml")
-}
-
-func (s *Server) file(c echo.Context, name, media string) error {
-	text, err := fs.ReadFile(s.cfg.Schemas, name)
+	text, err := fs.ReadFile(s.cfg.Schemas, file)
 	if err != nil {
 		return echo.ErrNotFound
 	}
-	return c.Blob(http.StatusOK, media, text)
+	return c.Blob(http.StatusOK, "application/schema+json", text)
+}
+
+// asyncapi serves the document one level above the schemas that it refers to.
+func (s *Server) asyncapi(c echo.Context) error {
+	text, err := fs.ReadFile(s.cfg.Schemas, "asyncapi.yaml")
+	if err != nil {
+		return echo.ErrNotFound
+	}
+	text = bytes.ReplaceAll(text, []byte("$ref: ./"), []byte("$ref: ./schemas/"))
+	return c.Blob(http.StatusOK, "application/yaml", text)
 }

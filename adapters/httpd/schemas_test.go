@@ -2,7 +2,10 @@ package httpd
 
 import (
 	"net/http"
+	"regexp"
 	"testing"
+
+	"together-relay/schemas"
 )
 
 func TestSchemas(t *testing.T) {
@@ -41,5 +44,20 @@ func TestUnknownSchemas(t *testing.T) {
 			continue
 		}
 		a.wantProblem(t, http.StatusNotFound, "Not Found")
+	}
+}
+
+// What the served AsyncAPI document refers to is served where it says.
+func TestAsyncAPIRefersToServedSchemas(t *testing.T) {
+	t.Parallel()
+	s := serve(t, newReceiver(), func(c *Config) { c.Schemas = schemas.Files })
+	refs := regexp.MustCompile(`\$ref: \.(/\S+)`).FindAllStringSubmatch(s.get(t, "/asyncapi.yaml").Body, -1)
+	if len(refs) == 0 {
+		t.Fatal("the document refers to no schema")
+	}
+	for _, ref := range refs {
+		if a := s.get(t, ref[1]); a.Status != http.StatusOK {
+			t.Errorf("%s: %d", ref[1], a.Status)
+		}
 	}
 }

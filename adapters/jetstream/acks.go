@@ -131,7 +131,7 @@ func (a *acks) publish(msg *nats.Msg, deadline time.Time) (ack, error) {
 		if wait := time.Until(deadline); wait < noLeaderPause {
 			return ack{}, jetstream.ErrNoStreamResponse
 		}
-		time.Sleep(noLeaderPause)
+		<-time.After(noLeaderPause)
 	}
 }
 

@@ -57,7 +57,8 @@ type Log struct {
 	kick    chan struct{}
 	// trouble is why nothing can be stored now; it points at nil when all is well.
 	trouble atomic.Pointer[error]
-	warned  map[Drift]bool // belongs to Run
+	warned  map[Drift]bool  // belongs to Run
+	seen    map[string]bool // streams that were there; belongs to Run
 	// refused is the last publish that failed, if none has succeeded since.
 	refused atomic.Pointer[refusal]
 }
@@ -90,7 +91,7 @@ func (l *Log) disconnected(nc *nats.Conn, err error) {
 }
 
 func newLog(cfg Config, log zerolog.Logger) *Log {
-	l := &Log{cfg: cfg, log: log, kick: make(chan struct{}, 1), warned: map[Drift]bool{}}
+	l := &Log{cfg: cfg, log: log, kick: make(chan struct{}, 1), warned: map[Drift]bool{}, seen: map[string]bool{}}
 	l.trouble.Store(&errNotChecked)
 	return l
 }
@@ -237,7 +238,7 @@ func (l *Log) publish(stream string, msg *nats.Msg, grouped bool) (ack, error) {
 		}
 		failure := classify(err)
 		if failure.again && time.Until(deadline) > failure.pause {
-			time.Sleep(failure.pause)
+			<-time.After(failure.pause)
 			continue
 		}
 		if _, ours := errors.AsType[*relay.NotStored](failure.err); ours && !failure.again {

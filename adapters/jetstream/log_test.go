@@ -250,7 +250,7 @@ func TestProvisionCheckMakesNothing(t *testing.T) {
 	cfg := testConfig()
 	cfg.Provision = ProvisionCheck
 	l := openLog(t, ns.ClientURL(), cfg)
-	eventually(t, "the log has looked", func() bool { return l.Look(context.Background()) != errNotChecked })
+	eventually(t, "the log has looked", func() bool { return !errors.Is(l.Look(context.Background()), errNotChecked) })
 	js := admin(t, ns.ClientURL())
 	if _, err := js.Stream(context.Background(), "TOGETHER"); !errors.Is(err, jetstream.ErrStreamNotFound) {
 		t.Errorf("stream: %v, want none", err)

@@ -90,6 +90,7 @@ func (l *Log) provisionOne(ctx context.Context, want jetstream.StreamConfig) err
 	if err != nil {
 		return fmt.Errorf("look at stream %s: %w", want.Name, err)
 	}
+	l.seen[want.Name] = true
 	if want.Name == l.cfg.Stream {
 		have := stream.CachedInfo().Config
 		l.grouped.Store(want.AllowAtomicPublish && have.AllowAtomicPublish && have.Replicas == 1)
@@ -102,7 +103,7 @@ func (l *Log) provisionOne(ctx context.Context, want jetstream.StreamConfig) err
 }
 
 func (l *Log) create(ctx context.Context, want jetstream.StreamConfig) error {
-	if *l.trouble.Load() == nil {
+	if l.seen[want.Name] {
 		l.log.Error().Str("stream", want.Name).Msg("the stream was there and is gone; its events are lost. Making it anew, empty")
 	}
 	ctx, cancel := context.WithTimeout(ctx, makeTimeout)
@@ -115,6 +116,7 @@ func (l *Log) create(ctx context.Context, want jetstream.StreamConfig) error {
 	if err != nil {
 		return fmt.Errorf("make stream %s: %w", want.Name, err)
 	}
+	l.seen[want.Name] = true
 	if want.Name == l.cfg.Stream {
 		l.grouped.Store(want.AllowAtomicPublish)
 	}

@@ -27,6 +27,7 @@ type stored struct {
 	Subject  string
 	ID       string // of the event, decoded
 	Data     string
+	Batched  bool // it came in an atomic batch with others
 }
 
 // A violation is a broken promise. Its rule is one of those below.

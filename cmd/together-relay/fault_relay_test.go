@@ -16,6 +16,7 @@ func relayKilledEmbedded(r *rig) func() {
 }
 
 func relayKilledOutside(r *rig) func() {
+	r.senders = manySenders
 	u := r.addRelay(launch{}, node{store: r.t.TempDir()}.startBroker(r.t).url)
 	return func() { r.restart(u) }
 }
@@ -33,11 +34,11 @@ func (r *rig) restart(u *underTest) {
 // relayStopped has senders that lose their patience while the relay stands still.
 func relayStopped(r *rig) func() {
 	u := r.addRelay(launch{}, "")
-	r.giveUp = 1500 * time.Millisecond
+	r.giveUp = 4 * time.Second
 	return func() {
 		r.history.during(u.number, "SIGSTOP", func() {
 			u.signal(r.t, syscall.SIGSTOP)
-			hold(r.between(200*time.Millisecond, 2500*time.Millisecond))
+			hold(r.between(200*time.Millisecond, 5500*time.Millisecond))
 			u.signal(r.t, syscall.SIGCONT)
 			r.waitReady()
 		})
@@ -56,6 +57,7 @@ func twoRelays(r *rig) func() {
 }
 
 func brokerKilled(r *rig) func() {
+	r.senders = manySenders
 	b := node{store: r.t.TempDir()}.startBroker(r.t)
 	r.addRelay(launch{}, b.url)
 	return func() {

@@ -22,6 +22,7 @@ type senders struct {
 	giveUp  time.Duration                           // how long a sender waits for an answer
 	stamp   func() (stamp string, inTolerance bool) // signs with a timestamp; nil is without
 	client  *http.Client
+	step    time.Duration // all begin in step, so that requests meet
 
 	stop    chan struct{} // closed: no more new deliveries
 	end     chan struct{} // closed: no more tries
@@ -33,15 +34,16 @@ type senders struct {
 // How much a load is. It is meant to be there, not to be heavy.
 const (
 	fewSenders  = 8
-	manySenders = 24                    // so many that several wait for one flush
-	breath      = 15 * time.Millisecond // between deliveries of one sender
-	settleTime  = 60 * time.Second      // for the last deliveries, once all is well again
+	manySenders = 100                  // so many that several wait for one flush, or go in one batch
+	share       = 2 * time.Millisecond // of one sender: the load is the same for few and for many
+	enough      = 1000                 // deliveries; beyond them a load is only kept alive
+	settleTime  = 60 * time.Second     // for the last deliveries, once all is well again
 )
 
 // startSenders begins the load of n senders. Its ids begin with the name.
 func startSenders(h *history, name string, seed uint64, n int, urls []string, giveUp time.Duration, stamp func() (string, bool)) *senders {
 	s := &senders{
-		history: h, urls: urls, giveUp: giveUp, stamp: stamp, stop: make(chan struct{}), end: make(chan struct{}),
+		history: h, urls: urls, giveUp: giveUp, stamp: stamp, step: time.Duration(n) * share, stop: make(chan struct{}), end: make(chan struct{}),
 		client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 2 * n}},
 	}
 	s.endNow = sync.OnceFunc(func() { close(s.end) })
@@ -71,10 +73,14 @@ func (s *senders) finish() {
 
 func (s *senders) send(name string, rng *rand.Rand) {
 	for i := 0; ; i++ {
+		step := s.step
+		if s.taken.Load() > enough {
+			step *= 20
+		}
 		select {
 		case <-s.stop:
 			return
-		case <-time.After(breath):
+		case <-time.After(step - s.history.now()%step):
 		}
 		d := newDelivery(fmt.Sprintf("%s-%d", name, i), rng)
 		if rng.IntN(8) == 0 { // somebody else delivers the same at the same time

@@ -75,7 +75,10 @@ func readOne(js jetstream.JetStream, name string, dead bool) ([]stored, error) {
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, stored{Dead: dead, Sequence: meta.Sequence.Stream, Subject: msg.Subject(), ID: id, Data: string(msg.Data())})
+		all = append(all, stored{
+			Dead: dead, Sequence: meta.Sequence.Stream, Subject: msg.Subject(), ID: id, Data: string(msg.Data()),
+			Batched: msg.Headers().Get("Nats-Batch-Id") != "",
+		})
 		if meta.NumPending == 0 {
 			return all, nil
 		}

@@ -346,7 +346,7 @@ func logOutcome(log zerolog.Logger, o relay.Outcome) {
 	if level < log.GetLevel() {
 		return
 	}
-	line := log.WithLevel(level)
+	line := log.WithLevel(level) //nolint:zerologlint // it is sent below, after the fields that there are
 	text := func(name, value string) {
 		if value != "" {
 			line.Str(name, value)

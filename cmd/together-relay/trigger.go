@@ -177,7 +177,7 @@ func post(ctx context.Context, url string, source *together.Source, body []byte)
 }
 
 // client posts for the verbs. It follows no redirect: a signed body is meant for one place.
-var client = &http.Client{
+var client = &http.Client{ //nolint:gochecknoglobals // never changed; one pool of connections for all verbs
 	Timeout:       30 * time.Second,
 	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 }
