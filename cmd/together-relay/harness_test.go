@@ -41,7 +41,7 @@ func TestMain(m *testing.M) {
 		panic(err)
 	}
 	testscript.Main(tidy{m}, map[string]func(){
-		"together-relay": main, "test-nats-server": brokerMain, "test-broken-relay": brokenMain,
+		"together-relay": main, "test-nats-server": brokerMain, "test-broken-relay": brokenMain, "test-reference": referenceMain,
 	})
 }
 
