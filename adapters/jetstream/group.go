@@ -15,7 +15,7 @@ import (
 // that flushes every message flushes once for all of them. There is no timer and no least
 // number. Messages go one by one, at once, as long as all that are on their way cost less
 // than a batch does; those beyond them wait for a batch, and a batch goes whenever none is
-// on its way. So a lone message waits for nobody, and a server that does not flush sees no
+// on its way, unless what is in it costs less one by one. So a lone message waits for nobody, and a server that does not flush sees no
 // batch. What a message and a batch cost is learnt. Each sender's own goroutine waits for
 // its own acknowledgement.
 //
@@ -30,8 +30,13 @@ type group struct {
 	out     int           // messages on their way one by one
 	busy    int           // batches on their way
 	single  time.Duration // learnt: what one message adds while others are on their way
-	whole   time.Duration // learnt: a batch
-	acked   time.Time     // when the last single message was acknowledged
+	whole   time.Duration // learnt: what a batch adds
+	acked   time.Time     // when something was acknowledged last
+
+	// What the messages of the last while took, of which single is learnt. Acknowledgements come
+	// in bursts, so that one says nothing.
+	took  time.Duration
+	count int
 }
 
 // A ticket is one message that waits to be sent.
@@ -57,6 +62,7 @@ const (
 	manyWaiting   = 64      // so many do not wait for the batch before them
 	maxBusy       = 2
 	firstGuess    = 2 * time.Millisecond // what a batch costs, until it is known
+	enough        = 64                   // messages to learn from at once
 )
 
 func newGroup(one func(*nats.Msg, time.Time) (ack, error), all func([]*ticket) error) *group {
@@ -100,8 +106,12 @@ func (g *group) sendAlone(msg *nats.Msg, deadline time.Time) (ack, error) {
 		began = g.acked // until then the server was busy with others
 	}
 	g.acked = now
-	learn(&g.single, now.Sub(began))
-	g.whole -= g.whole / 8192 // what was dear once is tried again some day
+	g.took += now.Sub(began)
+	if g.count++; g.count == enough {
+		learn(&g.single, g.took/enough)
+		g.took, g.count = 0, 0
+		g.whole -= g.whole / 128 // what was dear once is tried again some day
+	}
 	return got, err
 }
 
@@ -115,12 +125,15 @@ func (g *group) run() {
 			g.mu.Unlock()
 			return
 		}
+		ahead := time.Duration(g.out) * g.single
+		worth := len(now) > 1 && time.Duration(len(now))*g.single > g.whole
 		g.mu.Unlock()
-		if len(now) > 1 {
+		if worth {
 			began := time.Now()
 			err := g.all(now)
 			g.mu.Lock()
-			learn(&g.whole, time.Since(began))
+			g.acked = time.Now()
+			learn(&g.whole, max(g.acked.Sub(began)-ahead, 0))
 			g.mu.Unlock()
 			if _, refused := errors.AsType[jetstream.JetStreamError](err); !refused {
 				for _, t := range now {

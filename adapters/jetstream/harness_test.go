@@ -42,7 +42,7 @@ func stopServer(ns *server.Server) {
 
 func testConfig() Config {
 	return Config{Stream: "TOGETHER", Prefixes: map[string]string{"together": "together", "other": "other"}, Replicas: 1,
-		MaxAge: time.Hour, Window: time.Minute, Timeout: 2 * time.Second, Provision: ProvisionCreate}
+		MaxAge: time.Hour, Window: time.Minute, Timeout: 2 * time.Second, Provision: ProvisionCreate, Batches: true}
 }
 
 // openLog opens a log and runs it until the test ends. It does not wait for the streams.

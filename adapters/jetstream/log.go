@@ -29,6 +29,7 @@ type Config struct {
 	MaxBytes  int64         // largest size of the event stream; 0 is no limit
 	Timeout   time.Duration // longest wait for an acknowledgement, repeats included
 	Provision string        // one of the Provision constants
+	Batches   bool          // events that wait together may go as one, for a server that flushes each message
 	// Healthy says what is wrong with the server, if the relay has it in its hands; may be nil.
 	Healthy func(context.Context) error
 	// Flush makes all that the server has acknowledged durable, and blocks until it is; nil if

@@ -39,8 +39,8 @@ func (l *Log) wanted() []jetstream.StreamConfig {
 		AllowDirect: true,
 	}
 	// A single server that flushes every message does so once for a batch. A cluster groups by
-	// itself, and for the server in our own process we flush.
-	events.AllowAtomicPublish = l.cfg.Replicas == 1 && l.cfg.Flush == nil
+	// itself.
+	events.AllowAtomicPublish = l.cfg.Batches && l.cfg.Replicas == 1
 	if l.cfg.MaxBytes > 0 {
 		events.MaxBytes = l.cfg.MaxBytes
 	}

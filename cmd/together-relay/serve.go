@@ -91,6 +91,7 @@ func serve(ctx context.Context, s *settings, stdout, stderr io.Writer) (err erro
 	defer closeQuietly(admin)
 
 	var options []jetstream.Option
+	s.stream.Batches = s.nats.url != "" // what lies in our own hands is flushed by us
 	url := s.nats.url
 	if url == "" {
 		server, err := natsd.Start(s.embedded, log.With().Str("part", "nats-server").Logger())
