@@ -154,10 +154,13 @@ func checkMedia(h http.Header) string {
 // maxPicked is the longest header value in bytes that is looked at. A signature is shorter.
 const maxPicked = 1024
 
+// odd says whether a character has no business in a header that is looked at.
+func odd(r rune) bool { return r < ' ' || r > '~' }
+
 func pick(h http.Header, names []string) map[string]string {
 	picked := make(map[string]string, len(names))
 	for _, name := range names {
-		if v := h.Get(name); v != "" && len(v) <= maxPicked {
+		if v := h.Get(name); v != "" && len(v) <= maxPicked && !strings.ContainsFunc(v, odd) {
 			picked[name] = v
 		}
 	}

@@ -59,14 +59,14 @@ type Option = nats.Option
 // comes back whenever one is there. It does not block. While there is no server a
 // publish fails at once, and nothing that failed is sent later. The function changed is
 // called after each connection.
-func connect(urls string, auth Auth, log zerolog.Logger, changed func(), more ...Option) (*nats.Conn, error) {
+func connect(urls string, auth Auth, log zerolog.Logger, changed func(*nats.Conn), more ...Option) (*nats.Conn, error) {
 	options, err := auth.options()
 	if err != nil {
 		return nil, err
 	}
 	up := func(nc *nats.Conn) {
 		log.Info().Str("server", Redact(nc.ConnectedUrl())).Str("version", nc.ConnectedServerVersion()).Msg("connected to NATS")
-		changed()
+		changed(nc)
 	}
 	options = append(options,
 		nats.Name("together-relay"),
@@ -77,6 +77,7 @@ func connect(urls string, auth Auth, log zerolog.Logger, changed func(), more ..
 		nats.ReconnectWait(250*time.Millisecond),
 		nats.ReconnectJitter(250*time.Millisecond, 500*time.Millisecond),
 		nats.Timeout(2*time.Second),
+		nats.FlusherTimeout(2*time.Second), // a server that takes nothing any more is a lost connection
 		nats.PingInterval(5*time.Second),
 		nats.MaxPingsOutstanding(2),
 		nats.IgnoreAuthErrorAbort(),

@@ -135,7 +135,9 @@ func (g *group) run() {
 			g.acked = time.Now()
 			learn(&g.whole, max(g.acked.Sub(began)-ahead, 0))
 			g.mu.Unlock()
-			if _, refused := errors.AsType[jetstream.JetStreamError](err); !refused {
+			_, refused := errors.AsType[jetstream.JetStreamError](err)
+			// The headers of a batch may be what makes a message too large; nothing was committed then.
+			if !refused && !errors.Is(err, nats.ErrMaxPayload) {
 				for _, t := range now {
 					t.err = err
 					t.turn <- gone

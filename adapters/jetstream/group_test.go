@@ -232,3 +232,40 @@ func TestLostConnectionEndsAGroup(t *testing.T) {
 }
 
 var _ jetstream.JetStreamError = (*jetstream.APIError)(nil)
+
+// A message that fits alone and not with the headers of a batch harms nobody.
+func TestMessageThatOnlyABatchMakesTooLarge(t *testing.T) {
+	t.Parallel()
+	ns := startServer(t, t.TempDir(), -1)
+	l, batches := eager(t, ns.ClientURL())
+	big := relaytest.NewEvent("together", "evt_big", "")
+	msg, err := encode("x", big)
+	if err != nil {
+		t.Fatal(err)
+	}
+	msg.Header[nats.ExpectedStreamHdr] = []string{"TOGETHER"}
+	room := int(l.maxPayload.Load()) - headerSize(msg.Header)
+	big.CloudEvent.DataEncoded = []byte(`{"x":"` + strings.Repeat("x", room-8) + `"}`)
+	g := l.group
+	g.mu.Lock()
+	g.busy = 1 // as if a batch were on its way: all of them wait
+	g.mu.Unlock()
+	var wg sync.WaitGroup
+	for i := range 40 {
+		wg.Go(func() {
+			ev := relaytest.NewEvent("together", fmt.Sprint("evt_", i), `{}`)
+			if i == 20 {
+				ev = big
+			}
+			if _, err := l.Append(context.Background(), ev); err != nil {
+				t.Errorf("%s: %v", ev.CloudEvent.ID(), err)
+			}
+		})
+	}
+	eventually(t, "all wait", func() bool { g.mu.Lock(); defer g.mu.Unlock(); return len(g.waiting) == 40 })
+	g.run()
+	wg.Wait()
+	if batches.Load() == 0 {
+		t.Error("no batch was sent")
+	}
+}

@@ -56,6 +56,9 @@ type Log struct {
 	cfg     Config
 	log     zerolog.Logger
 	kick    chan struct{}
+	// What is known of the connection without asking it: it holds its lock while it writes.
+	up         atomic.Bool
+	maxPayload atomic.Int64
 	// trouble is why nothing can be stored now; it points at nil when all is well.
 	trouble atomic.Pointer[error]
 	warned  map[Drift]bool  // belongs to Run
@@ -78,13 +81,16 @@ func Open(urls string, auth Auth, cfg Config, log zerolog.Logger, more ...Option
 }
 
 // connected begins anew with a server.
-func (l *Log) connected() {
+func (l *Log) connected(nc *nats.Conn) {
+	l.maxPayload.Store(nc.MaxPayload())
+	l.up.Store(true)
 	l.refused.Store(nil)
 	l.Kick()
 }
 
 // disconnected tells those who wait for an acknowledgement that none will come.
 func (l *Log) disconnected(nc *nats.Conn, err error) {
+	l.up.Store(false)
 	l.acks.drop()
 	if !nc.IsClosed() {
 		l.log.Warn().Err(err).Msg("connection to NATS lost; trying again until it is back")
@@ -106,6 +112,9 @@ func (l *Log) use(nc *nats.Conn) (err error) {
 		return fmt.Errorf("subscribe to acknowledgements: %w", err)
 	}
 	l.group = newGroup(l.acks.publish, l.acks.batch)
+	if nc.IsConnected() {
+		l.connected(nc)
+	}
 	nc.SetDisconnectErrHandler(l.disconnected)
 	return nil
 }
@@ -269,7 +278,7 @@ func (l *Log) fits(msg *nats.Msg) error {
 	if size > maxHeader {
 		return tooLarge("its headers need %d bytes, a message has room for %d", size, maxHeader)
 	}
-	if limit := l.nc.MaxPayload(); limit > 0 && int64(size+len(msg.Data)) > limit {
+	if limit := l.maxPayload.Load(); limit > 0 && int64(size+len(msg.Data)) > limit {
 		return tooLarge("it needs %d bytes, a message has room for %d", size+len(msg.Data), limit)
 	}
 	return nil
@@ -281,10 +290,11 @@ const HeaderRoom = 24 << 10
 // Room is the largest body that fits into a message of the server, or no less than all if
 // there was no server yet.
 func (l *Log) Room() int64 {
-	if limit := l.nc.MaxPayload(); limit > HeaderRoom {
-		return limit - HeaderRoom
+	limit := l.maxPayload.Load()
+	if limit == 0 {
+		return math.MaxInt64
 	}
-	return math.MaxInt64
+	return max(limit-HeaderRoom, limit/2) // with so little room, half of it is for headers
 }
 
 // A refusal is remembered for a while by Ready: a stream can look well and still have no

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -38,11 +39,11 @@ func OpenReader(urls string, auth Auth, stream string) (*Reader, error) {
 // Close ends the connection.
 func (r *Reader) Close() { r.nc.Close() }
 
-// Log returns a log on the reader's connection. It makes no stream; it has to be looked at
-// once before it stores.
+// Log returns a log on the reader's connection, for streams that a relay has found or made.
+// It does not look at them again.
 func (r *Reader) Log(cfg Config) (*Log, error) {
-	cfg.Provision = ProvisionCheck
 	l := newLog(cfg, zerolog.Nop())
+	l.trouble.Store(new(error))
 	return l, l.use(r.nc)
 }
 
@@ -52,6 +53,7 @@ type Query struct {
 	Resource string    // what the event is about; empty is all
 	Since    time.Time // stored since then; zero is from the beginning
 	Follow   bool      // go on with what is stored from now
+	Prefixes []string  // subject prefixes that lie below one another, beside those of the stream
 }
 
 // A Message is an event as it lies in the stream.
@@ -83,7 +85,15 @@ func (r *Reader) Events(ctx context.Context, q Query, yield func(Message) error)
 	if err != nil {
 		return err
 	}
-	filters := typeFilters(stream.CachedInfo().Config.Subjects, q.Type)
+	subjects := stream.CachedInfo().Config.Subjects
+	filters := typeFilters(subjects, q.Type)
+	if q.Type != "" && !strings.HasPrefix(q.Type, ">") && !strings.HasPrefix(q.Type, "*") {
+		for _, prefix := range q.Prefixes {
+			if !slices.Contains(subjects, prefix+".>") && slices.ContainsFunc(subjects, func(s string) bool { return strings.HasPrefix(prefix+".", strings.TrimSuffix(s, ">")) }) {
+				filters = append(filters, typeFilters([]string{prefix + ".>"}, q.Type)...)
+			}
+		}
+	}
 	return r.walk(ctx, r.stream, filters, q, func(p Place, h nats.Header, data []byte) error {
 		if q.Resource != "" && !strings.HasSuffix(p.Subject, "."+ResourceToken(q.Resource)) {
 			return nil

@@ -135,3 +135,22 @@ func TestReaderSaysWhatIsMissing(t *testing.T) {
 		t.Error("read a stream that is not there")
 	}
 }
+
+// A prefix below another one has no subject of its own in the stream, and is found all the same.
+func TestEventsBelowAnotherPrefix(t *testing.T) {
+	t.Parallel()
+	ns := startServer(t, t.TempDir(), -1)
+	cfg := testConfig()
+	cfg.Prefixes = map[string]string{"together": "acme", "other": "acme.ci"}
+	l := openLog(t, ns.ClientURL(), cfg)
+	ready(t, l)
+	for _, source := range []string{"together", "other"} {
+		if _, err := l.Append(context.Background(), relaytest.NewEvent(source, "evt_1", `{}`)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	q := Query{Type: "fine_tune.completed", Prefixes: []string{"acme", "acme.ci"}}
+	if n := len(readEvents(t, openReader(t, ns.ClientURL()), q)); n != 2 {
+		t.Errorf("%d events, want 2", n)
+	}
+}

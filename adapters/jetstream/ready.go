@@ -12,7 +12,7 @@ import (
 // Ready says whether an event and a dead letter could be stored now, and if not, why.
 // It asks the server, and blocks for two seconds at most.
 func (l *Log) Ready(ctx context.Context) error {
-	if !l.nc.IsConnected() {
+	if !l.up.Load() {
 		return errors.New("NATS is not connected")
 	}
 	if trouble := *l.trouble.Load(); trouble != nil {
@@ -42,7 +42,7 @@ func (l *Log) Ready(ctx context.Context) error {
 }
 
 // Connected says whether there is a connection to a server now.
-func (l *Log) Connected() bool { return l.nc.IsConnected() }
+func (l *Log) Connected() bool { return l.up.Load() }
 
 func writable(info *jetstream.StreamInfo) error {
 	cfg, state := info.Config, info.State

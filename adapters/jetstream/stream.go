@@ -133,6 +133,7 @@ func (l *Log) apply(ctx context.Context, want, have jetstream.StreamConfig, drif
 	change.Replicas, change.AllowDirect = want.Replicas, want.AllowDirect
 	change.AllowAtomicPublish = change.AllowAtomicPublish || want.AllowAtomicPublish
 	change.MaxMsgs, change.MaxMsgsPerSubject, change.MaxMsgSize = -1, -1, -1
+	change.DiscardNewPerSubject = false
 	change.NoAck, change.SubjectTransform, change.PersistMode = false, nil, want.PersistMode
 	ctx, cancel := context.WithTimeout(ctx, makeTimeout)
 	defer cancel()
@@ -190,7 +191,7 @@ func compare(want, have jetstream.StreamConfig) []Drift {
 	differ("max_age", age(want.MaxAge), age(have.MaxAge), false)
 	differ("max_bytes", limit(want.MaxBytes), limit(have.MaxBytes), false)
 	differ("max_msgs", limit(want.MaxMsgs), limit(have.MaxMsgs), false)
-	differ("max_msgs_per_subject", limit(want.MaxMsgsPerSubject), limit(have.MaxMsgsPerSubject), have.Discard == jetstream.DiscardOld)
+	differ("max_msgs_per_subject", limit(want.MaxMsgsPerSubject), limit(have.MaxMsgsPerSubject), have.Discard == jetstream.DiscardOld || !have.DiscardNewPerSubject)
 	differ("max_msg_size", limit(int64(want.MaxMsgSize)), limit(int64(have.MaxMsgSize)), false)
 	differ("duplicate_window", age(want.Duplicates), age(have.Duplicates), have.Duplicates < want.Duplicates)
 	differ("replicas", strconv.Itoa(want.Replicas), strconv.Itoa(have.Replicas), false)

@@ -26,6 +26,8 @@ func TestDrift(t *testing.T) {
 		{"discard", func(c *jetstream.StreamConfig) { c.Discard = jetstream.DiscardOld }, false, true},
 		{"discard", func(c *jetstream.StreamConfig) { c.Discard, c.MaxMsgs = jetstream.DiscardOld, 100 }, true, true},
 		{"max_msgs_per_subject", func(c *jetstream.StreamConfig) { c.Discard, c.MaxMsgsPerSubject = jetstream.DiscardOld, 1 }, true, true},
+		{"max_msgs_per_subject", func(c *jetstream.StreamConfig) { c.MaxMsgsPerSubject = 1 }, true, true},
+		{"max_msgs_per_subject", func(c *jetstream.StreamConfig) { c.MaxMsgsPerSubject, c.DiscardNewPerSubject = 1, true }, false, true},
 		{"duplicate_window", func(c *jetstream.StreamConfig) { c.Duplicates = time.Second }, true, true},
 		{"duplicate_window", func(c *jetstream.StreamConfig) { c.Duplicates = time.Minute * 2 }, false, true},
 		{"max_age", func(c *jetstream.StreamConfig) { c.MaxAge = 2 * time.Hour }, false, true},

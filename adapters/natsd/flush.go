@@ -1,6 +1,7 @@
 package natsd
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"sync"
@@ -75,6 +76,19 @@ func (f *flusher) Failed() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.failed
+}
+
+// FlushDir makes all that was written to the directory's file system durable, for a process
+// that does not run the server. Where a server cannot be flushed so, it needs no flush.
+func FlushDir(dir string) error {
+	if !canFlush {
+		return nil
+	}
+	sync, closeDir, err := flushDir(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(sync(), closeDir())
 }
 
 // flushDir returns a function that makes all that was written to the directory's file

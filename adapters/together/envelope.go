@@ -89,11 +89,12 @@ func readEnvelope(body []byte) (envelope, error) {
 	env.resource = resource(env.typ, fields)
 
 	when := createdAt
-	if when == nil {
+	if when == nil || string(when.Value) == "null" {
 		when = created
 	}
 	var ok bool
 	if env.created, ok = moment(when); !ok {
+		env.created = time.Time{}
 		when = nil // it says nothing to us, so it travels on as it is
 	}
 	env.members = further(members, id, typ, data, when)
@@ -157,8 +158,11 @@ func moment(m *relay.Field) (t time.Time, ok bool) {
 	}
 	if m.Value[0] == '"' {
 		s, err := text(m)
+		if strings.Contains(s, ",") {
+			return t, false // Go takes it for a point, RFC 3339 does not
+		}
 		if err == nil {
-			t, err = time.Parse(time.RFC3339, s)
+			t, err = time.Parse(time.RFC3339, strings.ToUpper(s))
 		}
 		if err != nil {
 			return time.Time{}, false

@@ -101,6 +101,11 @@ func TestEnvelope(t *testing.T) {
 		{"created_at goes first", `{"id":"a","type":"x","data":{},"created":1,"created_at":"2026-07-01T09:00:00Z"}`, want{"a", "x", "_", `{}`, `{"created":1}`, "2026-07-01T09:00:00Z"}},
 		{"created is no time", `{"id":"a","type":"x","data":{},"created":"yesterday"}`, want{"a", "x", "_", `{}`, `{"created":"yesterday"}`, ""}},
 		{"created is beyond time", `{"id":"a","type":"x","data":{},"created":1e300}`, want{"a", "x", "_", `{}`, `{"created":1e300}`, ""}},
+		{"created beyond the years", `{"id":"a","type":"x","data":{},"created_at":"9999-12-31T23:59:59-23:59"}`, want{"a", "x", "_", `{}`, `{"created_at":"9999-12-31T23:59:59-23:59"}`, ""}},
+		{"created before the years", `{"id":"a","type":"x","data":{},"created_at":"0000-01-01T00:00:00+23:59"}`, want{"a", "x", "_", `{}`, `{"created_at":"0000-01-01T00:00:00+23:59"}`, ""}},
+		{"created in lower case", `{"id":"a","type":"x","data":{},"created_at":"2026-07-01t09:00:00z"}`, want{"a", "x", "_", `{}`, "", "2026-07-01T09:00:00Z"}},
+		{"created with a comma", `{"id":"a","type":"x","data":{},"created_at":"2026-07-01T09:00:00,5Z"}`, want{"a", "x", "_", `{}`, `{"created_at":"2026-07-01T09:00:00,5Z"}`, ""}},
+		{"created_at is null", `{"id":"a","type":"x","data":{},"created_at":null,"created":1782896400}`, want{"a", "x", "_", `{}`, `{"created_at":null}`, "2026-07-01T09:00:00Z"}},
 		{"further members", `{"id":"a", "livemode": false, "type":"x","data":{},"é":[ 1.0, "😀" ]}`,
 			want{"a", "x", "_", `{}`, `{"livemode":false,"\u00e9":[1.0,"\ud83d\ude00"]}`, ""}},
 	} {

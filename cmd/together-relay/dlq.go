@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"together-relay/adapters/jetstream"
+	"together-relay/adapters/natsd"
 	"together-relay/schemas"
 )
 
@@ -75,7 +76,7 @@ func newDLQLs() *cobra.Command {
 				return err
 			}
 			_, err := fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\n", letter.Sequence, letter.Arrived.UTC().Format(time.RFC3339),
-				letter.Source, letter.Reason, letter.Detail)
+				printable(letter.Source), printable(letter.Reason), printable(letter.Detail))
 			return err
 		})
 	})
@@ -109,6 +110,9 @@ func newDLQShow() *cobra.Command {
 			return err
 		case output == "json":
 			return printLetterJSON(w, letter, true)
+		}
+		if letter.Broken != nil {
+			fmt.Fprintf(w, "%-10s%v\n", "broken", letter.Broken)
 		}
 		for _, line := range [][2]string{
 			{"number", strconv.FormatUint(letter.Sequence, 10)}, {"source", letter.Source},
@@ -165,11 +169,11 @@ func (l letters) retry(ctx context.Context, numbers []uint64, w io.Writer) error
 	if l.stream.Prefixes, err = l.prefixes(); err != nil {
 		return err
 	}
+	if l.nats.url == "" {
+		l.stream.Flush = func() error { return natsd.FlushDir(l.embedded.Dir) }
+	}
 	log, err := l.reader.Log(l.stream)
 	if err != nil {
-		return err
-	}
-	if err := log.Look(ctx); err != nil {
 		return err
 	}
 	intake := openIntake(sources, set, log)

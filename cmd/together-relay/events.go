@@ -2,7 +2,9 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -85,6 +87,11 @@ func events(ctx context.Context, s *settings, f eventsFlags, stdout, stderr io.W
 		return err
 	}
 	defer reader.Close()
+	prefixes, err := s.prefixes()
+	if err != nil {
+		return err
+	}
+	f.query.Prefixes = slices.Compact(slices.Sorted(maps.Values(prefixes)))
 	failed := 0
 	err = reader.Events(ctx, f.query, func(m jetstream.Message) error {
 		if m.Broken != nil {
@@ -135,13 +142,18 @@ var errNotTaken = errors.New("not taken")
 func forward(ctx context.Context, f eventsFlags, sources map[string]*together.Source, m jetstream.Message, w io.Writer) error {
 	source := sources[m.Source]
 	if source == nil {
-		return usagef("event %s is of source %q, and there is no secret for it to sign with", m.CloudEvent.ID(), m.Source)
+		_, err := fmt.Fprintf(w, "---  there is no secret of source %q to sign with  %s  seq %d\n", m.Source, printable(m.CloudEvent.ID()), m.Sequence)
+		return cmp.Or(err, errNotTaken)
 	}
 	body, err := together.Body(m.Event)
 	if err != nil {
 		return fmt.Errorf("event %s: %w", m.CloudEvent.ID(), err)
 	}
 	status, _, err := post(ctx, f.forwardTo, source, body)
+	if err != nil && ctx.Err() == nil && !errors.Is(err, errUsage) {
+		_, printed := fmt.Fprintf(w, "---  %v  %s  seq %d\n", err, printable(m.CloudEvent.ID()), m.Sequence)
+		return cmp.Or(printed, errNotTaken)
+	}
 	if err != nil {
 		return err
 	}
@@ -172,7 +184,7 @@ func eventPrinter(w io.Writer, output string) func(jetstream.Message) error {
 	default:
 		return func(m jetstream.Message) error {
 			_, err := fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\n", m.Stored.UTC().Format(time.RFC3339Nano), m.Sequence,
-				bareType(m), orDash(m.Resource), m.CloudEvent.ID(), oneLine(m.CloudEvent.Data()))
+				printable(bareType(m)), printable(orDash(m.Resource)), printable(m.CloudEvent.ID()), oneLine(m.CloudEvent.Data()))
 			return err
 		}
 	}
@@ -241,6 +253,8 @@ func printEventJSON(w io.Writer, m jetstream.Message) error {
 		}
 		members[name] = text
 	}
+	delete(members, "data") // no attribute may be named so
+	delete(members, "data_base64")
 	members["sequence"], members["natssubject"] = m.Sequence, m.Subject
 	id, err := marshal(ctx.ID)
 	if err != nil {
@@ -254,7 +268,10 @@ func printEventJSON(w io.Writer, m jetstream.Message) error {
 		}
 		line = fmt.Appendf(line, `,%q:%s`, name, value)
 	}
-	data := oneLine(m.CloudEvent.Data())
-	_, err = fmt.Fprintf(w, "%s,\"data\":%s}\n", line, data)
+	if data := m.CloudEvent.Data(); json.Valid(data) {
+		_, err = fmt.Fprintf(w, "%s,\"data\":%s}\n", line, oneLine(data))
+	} else {
+		_, err = fmt.Fprintf(w, "%s,\"data_base64\":%q}\n", line, base64.StdEncoding.EncodeToString(data))
+	}
 	return err
 }

@@ -17,7 +17,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/labstack/echo/v4"
+	"github.com/labstack/echo/v4" //nolint:depguard // the handler that the relay is compared with
 	"github.com/nats-io/nats.go/jetstream"
 )
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"regexp"
 	"slices"
 	"strings"
@@ -132,6 +133,9 @@ func (f *file) each(n *yaml.Node, keys []string, read func(key string, value *ya
 			return f.errorf(n.Content[i], "%q stands here twice", key)
 		}
 		seen[key] = true
+		if n.Content[i+1].ShortTag() == "!!null" {
+			return f.errorf(n.Content[i+1], "%s has no value; write one, or leave the line out", key)
+		}
 		if err := read(key, n.Content[i+1]); err != nil {
 			return err
 		}
@@ -158,6 +162,9 @@ func (f *file) readSources(n *yaml.Node) error {
 		}
 		if s.Timestamp != "" && s.Timestamp != "required" {
 			return f.errorf(value, `source %s: timestamp is %q; it is "required" or left out`, name, s.Timestamp)
+		}
+		if math.IsNaN(s.Rate) || s.Rate > 1e6 {
+			return f.errorf(value, "source %s: rate is beyond 1000000 deliveries a second; leave it out for no limit", name)
 		}
 		if s.Rate < 0 || s.Tolerance < 0 {
 			return f.errorf(value, "source %s: rate and tolerance must not be negative", name)

@@ -88,3 +88,17 @@ func TestHangupReadsTheSecretsAgain(t *testing.T) {
 	p.waitLog(t, "configuration not read again; the old one stays")
 	p.mustAnswer(t, "new", newBody("evt_3"), http.StatusOK)
 }
+
+// A file of one source that cannot be read does not hold up another's.
+func TestUnreadableSecretOfAnotherSource(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	one, other := writeFile(t, filepath.Join(dir, "one"), "old\n"), writeFile(t, filepath.Join(dir, "other"), "x\n")
+	config := writeFile(t, filepath.Join(dir, "relay.yaml"), "sources: {together: {secret_file: "+one+"}, other: {secret_file: "+other+"}}")
+	p := launch{args: []string{"--config=" + config}}.start(t).waitReady(t)
+	writeFile(t, other, "\n")
+	p.waitLog(t, "secrets not read again; the old ones stay")
+	writeFile(t, one, "new\n")
+	p.waitActive(t, "together", 1)
+	p.mustAnswer(t, "new", newBody("evt_1"), http.StatusOK)
+}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	stdlog "log"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/pprof"
@@ -210,7 +211,7 @@ func (s *settings) httpSources() map[string]httpd.Source {
 func watchSecrets(ctx context.Context, hangup <-chan os.Signal, s *settings, sources map[string]*together.Source, log zerolog.Logger) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
-	known := s.active
+	known := maps.Clone(s.active)
 	said := ""
 	for {
 		asked := false
@@ -228,14 +229,13 @@ func watchSecrets(ctx context.Context, hangup <-chan os.Signal, s *settings, sou
 			s = again
 		}
 		secrets, err := s.secretsOf()
-		if err != nil {
-			if asked || said != err.Error() {
-				said = err.Error()
-				log.Error().Err(err).Msg("secrets not read again; the old ones stay")
-			}
-			continue
+		switch {
+		case err == nil:
+			said = ""
+		case asked || said != err.Error():
+			said = err.Error()
+			log.Error().Err(err).Msg("secrets not read again; the old ones stay")
 		}
-		said = ""
 		for name, source := range sources {
 			if secrets[name] == nil || reflect.DeepEqual(known[name], secrets[name]) {
 				continue
@@ -244,12 +244,12 @@ func watchSecrets(ctx context.Context, hangup <-chan os.Signal, s *settings, sou
 				log.Error().Err(err).Msg("secrets not read again; the old ones stay")
 				continue
 			}
+			known[name] = secrets[name]
 			log.Info().Str("source", name).Int("active", len(secrets[name])).Msg("secrets changed")
 		}
-		if asked {
+		if asked && err == nil {
 			log.Info().Msg("secrets read again; other settings wait for a restart")
 		}
-		known = secrets
 	}
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
@@ -38,19 +39,22 @@ func (s *settings) allSources() map[string]sourceSettings {
 
 // secretsOf reads the active secrets of each source. Those of the default source come from
 // the environment before the file, and with --dev from the data directory at last.
-func (s *settings) secretsOf() (map[string][][]byte, error) {
-	all := map[string][][]byte{}
-	for name, source := range s.allSources() {
-		secrets, err := s.secretsOfOne(name, source)
-		if err != nil {
-			return nil, err
+// Those that could be read are returned beside the first error.
+func (s *settings) secretsOf() (all map[string][][]byte, first error) {
+	all = map[string][][]byte{}
+	sources := s.allSources()
+	for _, name := range sortedNames(sources) {
+		secrets, err := s.secretsOfOne(name, sources[name])
+		if err == nil && len(secrets) == 0 {
+			err = usagef("%s: source %s has no secret; set secrets or secret_file", sources[name].at, name)
 		}
-		if len(secrets) == 0 {
-			return nil, usagef("%s: source %s has no secret; set secrets or secret_file", source.at, name)
+		if err != nil {
+			first = cmp.Or(first, err)
+			continue
 		}
 		all[name] = secrets
 	}
-	return all, nil
+	return all, first
 }
 
 func (s *settings) secretsOfOne(name string, source sourceSettings) ([][]byte, error) {
