@@ -35,6 +35,23 @@ func eager(t *testing.T, url string) (*Log, *atomic.Int64) {
 	return l, &batches
 }
 
+// hold makes all that comes wait, as if batches were on their way.
+func hold(g *group) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.busy = maxBusy
+}
+
+// release waits until n messages wait, and sends them.
+func release(t *testing.T, g *group, n int) {
+	t.Helper()
+	eventually(t, "all wait", func() bool { g.mu.Lock(); defer g.mu.Unlock(); return len(g.waiting) == n })
+	g.mu.Lock()
+	g.busy = 1
+	g.mu.Unlock()
+	g.run()
+}
+
 // In a group each message has its own sequence and its own duplicate, and an oversized one
 // harms no other.
 func TestGroupedMessagesStandForThemselves(t *testing.T) {
@@ -53,6 +70,7 @@ func TestGroupedMessagesStandForThemselves(t *testing.T) {
 	}
 	for round := range 5 {
 		var wg sync.WaitGroup
+		hold(l.group)
 		var mu sync.Mutex
 		fresh, at := map[string]int{}, map[string]uint64{}
 		for i := range 100 {
@@ -84,6 +102,7 @@ func TestGroupedMessagesStandForThemselves(t *testing.T) {
 				at[id] = stored.Sequence
 			})
 		}
+		release(t, l.group, 100)
 		wg.Wait()
 		if len(fresh) != 49 {
 			t.Errorf("%d were new, want 49", len(fresh))
@@ -246,10 +265,7 @@ func TestMessageThatOnlyABatchMakesTooLarge(t *testing.T) {
 	msg.Header[nats.ExpectedStreamHdr] = []string{"TOGETHER"}
 	room := int(l.maxPayload.Load()) - headerSize(msg.Header)
 	big.CloudEvent.DataEncoded = []byte(`{"x":"` + strings.Repeat("x", room-8) + `"}`)
-	g := l.group
-	g.mu.Lock()
-	g.busy = 1 // as if a batch were on its way: all of them wait
-	g.mu.Unlock()
+	hold(l.group)
 	var wg sync.WaitGroup
 	for i := range 40 {
 		wg.Go(func() {
@@ -262,8 +278,7 @@ func TestMessageThatOnlyABatchMakesTooLarge(t *testing.T) {
 			}
 		})
 	}
-	eventually(t, "all wait", func() bool { g.mu.Lock(); defer g.mu.Unlock(); return len(g.waiting) == 40 })
-	g.run()
+	release(t, l.group, 40)
 	wg.Wait()
 	if batches.Load() == 0 {
 		t.Error("no batch was sent")
