@@ -112,10 +112,10 @@ func (l *Log) use(nc *nats.Conn) (err error) {
 		return fmt.Errorf("subscribe to acknowledgements: %w", err)
 	}
 	l.group = newGroup(l.acks.publish, l.acks.batch)
-	if nc.IsConnected() {
+	nc.SetDisconnectErrHandler(l.disconnected)
+	if nc.IsConnected() { // before anybody listened
 		l.connected(nc)
 	}
-	nc.SetDisconnectErrHandler(l.disconnected)
 	return nil
 }
 
