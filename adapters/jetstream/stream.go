@@ -121,7 +121,7 @@ func (l *Log) create(ctx context.Context, want jetstream.StreamConfig) error {
 		l.grouped.Store(want.AllowAtomicPublish)
 	}
 	l.log.Info().Str("stream", want.Name).Strs("subjects", want.Subjects).Int("replicas", want.Replicas).
-		Dur("max_age", want.MaxAge).Dur("dedup_window", want.Duplicates).Msg("stream made")
+		Stringer("max_age", want.MaxAge).Stringer("dedup_window", want.Duplicates).Msg("stream made")
 	return l.flush()
 }
 

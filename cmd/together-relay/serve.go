@@ -375,7 +375,7 @@ func logOutcome(log zerolog.Logger, o relay.Outcome) {
 // printBanner shows a newcomer what to paste.
 func printBanner(w io.Writer, s *settings, url, natsURL string, admin net.Listener) {
 	fmt.Fprintf(w, `
-  together-relay is running, on this machine only. Nothing is stored before it is on disk.
+  together-relay is running, on this machine only. A delivery is answered 200 once it is on disk.
 
     webhooks   %s/webhooks/together
     schemas    %s/schemas/
