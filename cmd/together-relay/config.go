@@ -67,7 +67,7 @@ func (s *settings) declare() *knobs {
 	k.text(&s.embedded.Dir, "data-dir", "RELAY_DATA_DIR", "./data", "`directory` of the embedded server's store and the --dev secret")
 	k.text(&s.http.listen, "listen", "RELAY_LISTEN", ":8080", "public HTTP `address`; 127.0.0.1:8080 with --dev")
 	k.secret(&s.secrets.webhook, "webhook-secret", "TOGETHER_WEBHOOK_SECRET", "shared secret of the source together; several are separated by commas")
-	k.text(&s.secrets.webhookFile, "webhook-secret-file", "TOGETHER_WEBHOOK_SECRET_FILE", "", "`file` with that secret, or one on each line; read again when it changes")
+	k.text(&s.secrets.webhookFile, "webhook-secret-file", "TOGETHER_WEBHOOK_SECRET_FILE", "", "`file` with the webhook secret, or several, one on each line; read again when it changes")
 
 	k.group = forNATS
 	k.text(&s.nats.url, "nats-url", "NATS_URL", "", "NATS `servers`, separated by commas; empty is the embedded server")
@@ -78,7 +78,7 @@ func (s *settings) declare() *knobs {
 	k.secret(&s.nats.auth.Token, "nats-token", "NATS_TOKEN", "token for NATS")
 	k.text(&s.nats.auth.CA, "nats-ca", "NATS_CA", "", "`file` with the root certificates of NATS")
 	k.text(&s.nats.auth.Cert, "nats-cert", "NATS_CERT", "", "`file` with the client certificate for NATS")
-	k.text(&s.nats.auth.Key, "nats-key", "NATS_KEY", "", "`file` with the key of that certificate")
+	k.text(&s.nats.auth.Key, "nats-key", "NATS_KEY", "", "`file` with the key of the client certificate")
 	k.text(&s.embedded.Listen, "nats-listen", "RELAY_NATS_LISTEN", "127.0.0.1:4222", "client `address` of the embedded server")
 	k.text(&s.stream.Stream, "stream", "RELAY_STREAM", "TOGETHER", "JetStream `stream`; dead letters go to <stream>_DLQ")
 
@@ -88,17 +88,17 @@ func (s *settings) declare() *knobs {
 	k.text(&s.http.publicURL, "public-url", "RELAY_PUBLIC_URL", "http://localhost:8080", "`URL` at which the outside reaches the relay; base of dataschema")
 	s.http.maxBody = 1<<20 - jetstream.HeaderRoom
 	k.value(&s.http.maxBody, "max-body", "RELAY_MAX_BODY", "largest body, as in 500KiB; never more than NATS has room for")
-	k.number(&s.http.maxInFlight, "max-in-flight", "RELAY_MAX_IN_FLIGHT", 1024, "deliveries at one `time`; beyond them the answer is 429")
-	k.span(&s.http.readTimeout, "read-timeout", "RELAY_READ_TIMEOUT", 10*time.Second, "longest `time` a sender may take to send a request")
-	k.span(&s.http.drain, "drain-timeout", "RELAY_DRAIN_TIMEOUT", 30*time.Second, "longest `time` that requests in flight are waited for at the end")
+	k.number(&s.http.maxInFlight, "max-in-flight", "RELAY_MAX_IN_FLIGHT", 1024, "`number` of deliveries at one time; beyond them the answer is 429")
+	k.span(&s.http.readTimeout, "read-timeout", "RELAY_READ_TIMEOUT", 10*time.Second, "longest `duration` of a request while it is sent")
+	k.span(&s.http.drain, "drain-timeout", "RELAY_DRAIN_TIMEOUT", 30*time.Second, "longest `duration` that requests in flight are waited for at the end")
 	k.flag(&s.http.pprof, "pprof", "RELAY_PPROF", "serve profiles on the admin address")
 	k.text(&s.embedded.Websocket, "nats-ws-listen", "RELAY_NATS_WS_LISTEN", "", "WebSocket `address` of the embedded server; empty is none")
 	k.text(&s.embedded.Sync, "nats-sync", "RELAY_NATS_SYNC", natsd.SyncGroup, "when the embedded server's store is flushed to disk: group is once for all who wait, always once for each message, never leaves it to the system and breaks the promise")
-	k.number(&s.stream.Replicas, "replicas", "RELAY_REPLICAS", 1, "`replicas` of the streams")
-	k.span(&s.stream.MaxAge, "max-age", "RELAY_MAX_AGE", 720*time.Hour, "how `long` events are kept")
-	k.span(&s.stream.Window, "dedup-window", "RELAY_DEDUP_WINDOW", 72*time.Hour, "how `long` an event id is remembered; at most --max-age")
+	k.number(&s.stream.Replicas, "replicas", "RELAY_REPLICAS", 1, "`number` of replicas of the streams")
+	k.span(&s.stream.MaxAge, "max-age", "RELAY_MAX_AGE", 720*time.Hour, "`duration` for which events are kept")
+	k.span(&s.stream.Window, "dedup-window", "RELAY_DEDUP_WINDOW", 72*time.Hour, "`duration` for which an event id is remembered; at most --max-age")
 	k.value((*byteSize)(&s.stream.MaxBytes), "max-bytes", "RELAY_MAX_BYTES", "largest size of the event stream, as in 20GiB; when it is full the answer is 503; 0 is no limit")
-	k.span(&s.stream.Timeout, "publish-timeout", "RELAY_PUBLISH_TIMEOUT", 8*time.Second, "longest `time` to wait for the stream's acknowledgement")
+	k.span(&s.stream.Timeout, "publish-timeout", "RELAY_PUBLISH_TIMEOUT", 8*time.Second, "longest `duration` of waiting for the stream's acknowledgement")
 	k.text(&s.stream.Provision, "provision", "RELAY_PROVISION", jetstream.ProvisionCreate, "create makes missing streams, apply also changes those that differ, check only reports")
 	k.text(&s.log.level, "log-level", "RELAY_LOG_LEVEL", "info", "trace, debug, info, warn or error")
 	k.text(&s.log.format, "log-format", "RELAY_LOG_FORMAT", "json", "json or console; console with --dev")
@@ -190,7 +190,7 @@ func (s *settings) check() error {
 	}
 	switch {
 	case s.stream.Window > s.stream.MaxAge && s.stream.MaxAge > 0:
-		return usagef("dedup-window is %s, longer than max-age, which is %s", s.stream.Window, s.stream.MaxAge)
+		return usagef("dedup-window is %s, longer than max-age, which is %s; set both", s.stream.Window, s.stream.MaxAge)
 	case s.stream.Window < 100*time.Millisecond:
 		return usagef("dedup-window is %s, at least 100ms is needed", s.stream.Window)
 	case s.stream.MaxAge < 0:

@@ -53,7 +53,7 @@ signed with the first secret of its source. Each answer is printed.`,
 	fl.StringVar(&f.query.Type, "type", "", "`pattern` of types: batch.done, 'fine_tune.*' or 'fine_tune.>'")
 	fl.StringVar(&f.query.Resource, "resource", "", "the `resource` that events are about, such as ft-1")
 	fl.StringVar(&f.since, "since", "", "stored since then: a `time` such as 2026-07-01T09:00:00Z, or how long ago, such as 2h or 7d")
-	fl.BoolVarP(&f.query.Follow, "follow", "f", false, "go on with what is stored from now")
+	fl.BoolVarP(&f.query.Follow, "follow", "f", false, "go on with what is stored later; with --since 0s only that")
 	fl.StringVar(&f.forwardTo, "forward-to", "", "`URL` to post the events to")
 	outputFlag(cmd, &f.output)
 	_ = cmd.RegisterFlagCompletionFunc("type", cobra.FixedCompletions(knownTypes(), cobra.ShellCompDirectiveNoFileComp))

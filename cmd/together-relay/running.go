@@ -36,6 +36,11 @@ func readRunning(dir string) (running, error) {
 	var r running
 	text, err := os.ReadFile(runningPath(dir))
 	if errors.Is(err, fs.ErrNotExist) {
+		// With a store and no note, the relay of this directory has ended: whatever answers on
+		// the default ports is another one.
+		if _, err := os.Stat(filepath.Join(dir, "jetstream")); err == nil {
+			return r, fmt.Errorf("no relay is running on %s; start it, or name another directory with --data-dir", dir)
+		}
 		return r, nil
 	}
 	if err == nil {

@@ -372,6 +372,19 @@ func logOutcome(log zerolog.Logger, o relay.Outcome) {
 	line.Msg("delivery")
 }
 
+// secretPlace says where the secret of the default source comes from.
+func (s *settings) secretPlace() string {
+	own := s.allSources()[defaultSource]
+	switch {
+	case s.secrets.webhook != "" || s.secrets.webhookFile != "":
+		return "of the environment"
+	case len(own.Secrets) > 0 || own.SecretFile != "":
+		return "of " + s.config
+	default:
+		return devSecretPath(s.embedded.Dir)
+	}
+}
+
 // printBanner shows a newcomer what to paste.
 func printBanner(w io.Writer, s *settings, url, natsURL string, admin net.Listener) {
 	fmt.Fprintf(w, `
@@ -381,7 +394,8 @@ func printBanner(w io.Writer, s *settings, url, natsURL string, admin net.Listen
     schemas    %s/schemas/
     NATS       %s
     store      %s
-`, url, url, natsURL, s.embedded.Dir)
+    secret     %s
+`, url, url, natsURL, s.embedded.Dir, s.secretPlace())
 	if admin != nil {
 		fmt.Fprintf(w, "    metrics    http://%s/metrics\n", admin.Addr())
 	}

@@ -126,7 +126,7 @@ func trigger(ctx context.Context, s *settings, f triggerFlags, typ string, stdin
 		}
 	}
 	if failed > 0 {
-		return fmt.Errorf("%d of %d deliveries were not taken as they should", failed, f.count)
+		return fmt.Errorf("%d of %d deliveries were not answered as they should; for 401 set TOGETHER_WEBHOOK_SECRET as the relay has it", failed, f.count)
 	}
 	return nil
 }
