@@ -182,7 +182,7 @@ func (l *Log) Append(_ context.Context, ev relay.Event) (relay.Stored, error) {
 	subject := Subject(l.cfg.Prefixes[ev.Source], ev.Type, ev.Resource)
 	msg, err := encode(subject, ev)
 	if err != nil {
-		return relay.Stored{}, &relay.NotStored{Cause: err, RetryAfter: longWait}
+		return relay.Stored{}, notStored(err, longWait)
 	}
 	got, err := l.publish(l.cfg.Stream, msg, l.grouped.Load())
 	if err != nil {
@@ -196,14 +196,12 @@ func (l *Log) Bury(_ context.Context, letter relay.DeadLetter) error {
 	msg := encodeLetter(letter)
 	sum := sha256.Sum256(letter.Body)
 	msg.Header.Set(nats.MsgIdHdr, escapeValue(letter.Source)+":"+hex.EncodeToString(sum[:]))
-	_, err := l.publish(l.deadStream(), msg, false)
+	_, err := l.publish(deadStream(l.cfg.Stream), msg, false)
 	if _, ok := errors.AsType[*relay.Unusable](err); ok {
-		return &relay.NotStored{Cause: fmt.Errorf("bury dead letter: %w", err), RetryAfter: longWait}
+		return notStored(fmt.Errorf("bury dead letter: %w", err), longWait)
 	}
 	return err
 }
-
-func (l *Log) deadStream() string { return l.cfg.Stream + "_DLQ" }
 
 // Good times to wait before the same event is sent again.
 const (

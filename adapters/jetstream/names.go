@@ -142,6 +142,9 @@ func typeFilters(subjects []string, pattern string) []string {
 // deadRoot is the first token of every dead letter's subject.
 const deadRoot = "relay"
 
+// deadStream names the stream of the dead letters beside an event stream.
+func deadStream(stream string) string { return stream + "_DLQ" }
+
 func deadSubject(source, reason string) string {
 	return deadRoot + ".dlq.ingest." + ResourceToken(source) + "." + ResourceToken(reason)
 }

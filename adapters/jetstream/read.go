@@ -105,7 +105,7 @@ func (r *Reader) Events(ctx context.Context, q Query, yield func(Message) error)
 
 // Letters calls yield for each dead letter in stream order.
 func (r *Reader) Letters(ctx context.Context, yield func(Letter) error) error {
-	stream := r.stream + "_DLQ"
+	stream := deadStream(r.stream)
 	if _, err := r.lookup(ctx, stream); err != nil {
 		return err
 	}
@@ -120,7 +120,7 @@ var ErrNoLetter = errors.New("no such dead letter")
 
 // Letter reads one dead letter.
 func (r *Reader) Letter(ctx context.Context, seq uint64) (Letter, error) {
-	stream, err := r.lookup(ctx, r.stream+"_DLQ")
+	stream, err := r.lookup(ctx, deadStream(r.stream))
 	if err != nil {
 		return Letter{}, err
 	}
@@ -137,7 +137,7 @@ func (r *Reader) Letter(ctx context.Context, seq uint64) (Letter, error) {
 
 // Drop removes one dead letter for good.
 func (r *Reader) Drop(ctx context.Context, seq uint64) error {
-	stream, err := r.lookup(ctx, r.stream+"_DLQ")
+	stream, err := r.lookup(ctx, deadStream(r.stream))
 	if err != nil {
 		return err
 	}

@@ -28,7 +28,7 @@ func (l *Log) Ready(ctx context.Context) error {
 			return err
 		}
 	}
-	for _, name := range []string{l.cfg.Stream, l.deadStream()} {
+	for _, name := range []string{l.cfg.Stream, deadStream(l.cfg.Stream)} {
 		stream, err := l.js.Stream(ctx, name)
 		if err != nil {
 			l.Kick()

@@ -45,7 +45,7 @@ func (l *Log) wanted() []jetstream.StreamConfig {
 		events.MaxBytes = l.cfg.MaxBytes
 	}
 	dead := events
-	dead.Name, dead.Subjects, dead.MaxBytes = l.deadStream(), []string{deadRoot + ".dlq.>"}, -1
+	dead.Name, dead.Subjects, dead.MaxBytes = deadStream(l.cfg.Stream), []string{deadRoot + ".dlq.>"}, -1
 	dead.AllowAtomicPublish = false
 	dead.Description = "deliveries and events that nobody could use, kept by together-relay"
 	return []jetstream.StreamConfig{events, dead}

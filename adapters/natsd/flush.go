@@ -92,7 +92,7 @@ func FlushDir(dir string) error {
 }
 
 // flushDir returns a function that makes all that was written to the directory's file
-// system durable, and whether this machine has one.
+// system durable, and one that closes what it needs for that.
 func flushDir(dir string) (sync func() error, closeDir func() error, err error) {
 	file, err := os.Open(dir)
 	if err != nil {
