@@ -22,6 +22,12 @@ type Event struct {
 	Resource   string      // what the event is about; "_" if the data names nothing
 	Proof      string      // which of the source's secrets signed it: "1" is the first
 
+	// Shared says that the fact may come by the other ingress too, under another id, and is one
+	// event then. Fact tells it from other facts of its type and resource; it is empty for what
+	// happens once.
+	Shared bool
+	Fact   string
+
 	// Fields are the members of the data object, in order, as parts of its bytes.
 	Fields []Field
 	// Members is a compact JSON object of the envelope's further members; nil if there are none.
