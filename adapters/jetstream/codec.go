@@ -64,9 +64,15 @@ func encode(subject string, ev relay.Event) (*nats.Msg, error) {
 		set(headHeader, string(ev.Head))
 		set(tailHeader, string(ev.Tail))
 	}
-	set(nats.MsgIdHdr, ev.Source+":"+ctx.ID)
+	if ev.Fact != "" {
+		set(factHeader, ev.Fact)
+	}
+	set(nats.MsgIdHdr, messageID(ev))
 	return &nats.Msg{Subject: subject, Header: h, Data: ev.CloudEvent.DataEncoded}, nil
 }
+
+// messageID is under which name the stream knows an event.
+func messageID(ev relay.Event) string { return ev.Source + ":" + ev.CloudEvent.ID() }
 
 // decode reads an event back, written by us or by another sender of either mode.
 func decode(h nats.Header, data []byte) (relay.Event, error) {
@@ -99,6 +105,11 @@ func decode(h nats.Header, data []byte) (relay.Event, error) {
 	if id, err := unescapeValue(h.Get(nats.MsgIdHdr)); err == nil {
 		ev.Source, _ = strings.CutSuffix(id, ":"+ctx.ID)
 	}
+	fact, err := unescapeValue(h.Get(factHeader))
+	if err != nil {
+		return ev, fmt.Errorf("decode header %s: %w", factHeader, err)
+	}
+	ev.Fact = fact
 	if members := h.Get(envelopeHeader); members != "" {
 		ev.Members = []byte(members)
 	}

@@ -56,6 +56,9 @@ type Log struct {
 	cfg     Config
 	log     zerolog.Logger
 	kick    chan struct{}
+	// watched says that somebody watches the API, here or in another relay.
+	watched atomic.Bool
+	stream  atomic.Pointer[jetstream.Stream] // the event stream, once it was looked at
 	// What is known of the connection without asking it: it holds its lock while it writes.
 	up         atomic.Bool
 	maxPayload atomic.Int64
@@ -178,11 +181,14 @@ func (l *Log) subjects() []string {
 }
 
 // Append implements [relay.Log].
-func (l *Log) Append(_ context.Context, ev relay.Event) (relay.Stored, error) {
+func (l *Log) Append(ctx context.Context, ev relay.Event) (relay.Stored, error) {
 	subject := Subject(l.cfg.Prefixes[ev.Source], ev.Type, ev.Resource)
 	msg, err := encode(subject, ev)
 	if err != nil {
 		return relay.Stored{}, notStored(err, longWait)
+	}
+	if ev.Shared && l.watched.Load() {
+		return l.appendShared(ctx, msg, ev)
 	}
 	got, err := l.publish(l.cfg.Stream, msg, l.grouped.Load())
 	if err != nil {
@@ -326,6 +332,9 @@ func classify(err error) failure {
 	}
 	wait := longWait
 	if api, ok := errors.AsType[jetstream.JetStreamError](err); ok && api.APIError() != nil {
+		if newer, ok := asMoved(api.APIError()); ok {
+			return failure{err: newer}
+		}
 		switch api.APIError().ErrorCode {
 		case codeMessageTooLarge, codeHeaderTooLarge:
 			return failure{err: tooLarge("%s", api.APIError().Description)}

@@ -24,6 +24,9 @@ func TestConformance(t *testing.T) {
 		cable := newCable(t, ns.Addr().String())
 		l := openLog(t, cable.URL(), testConfig())
 		ready(t, l)
+		if _, err := l.Ledger().Load(t.Context(), "fine_tunes"); err != nil { // somebody watches
+			t.Fatal(err)
+		}
 		r := openReader(t, ns.ClientURL())
 		return relaytest.Subject{
 			Log: l,

@@ -71,6 +71,10 @@ func (l *Log) provision(ctx context.Context) error {
 			return err
 		}
 	}
+	if !l.watched.Load() { // another relay may have begun to watch
+		_, err := l.js.Stream(ctx, "KV_"+watchBucket(l.cfg.Stream))
+		l.watched.Store(err == nil)
+	}
 	return nil
 }
 
@@ -94,6 +98,7 @@ func (l *Log) provisionOne(ctx context.Context, want jetstream.StreamConfig) err
 	if want.Name == l.cfg.Stream {
 		have := stream.CachedInfo().Config
 		l.grouped.Store(want.AllowAtomicPublish && have.AllowAtomicPublish && have.Replicas == 1)
+		l.stream.Store(&stream)
 	}
 	drifts := compare(want, stream.CachedInfo().Config)
 	if len(drifts) > 0 && l.cfg.Provision == ProvisionApply {

@@ -94,6 +94,81 @@ func Conform(t *testing.T, open func(t *testing.T) Subject) {
 			t.Errorf("%d were first, %d sequences, %d stored; want one of each", fresh, len(sequences), len(log.Events()))
 		}
 	})
+	run("a fact that comes both ways is one event, whichever comes first", func(t *testing.T, log Subject) {
+		for i, first := range []string{"webhook", "api"} {
+			second := map[string]string{"webhook": "api", "api": "webhook"}[first]
+			resource := fmt.Sprint("ft-", i)
+			stored, err := log.Append(ctx, Shared(first, "evt_"+first+resource, resource, ""))
+			if err != nil || stored.Duplicate {
+				t.Fatalf("the first, by %s = %+v, %v", first, stored, err)
+			}
+			for range 2 {
+				again, err := log.Append(ctx, Shared(second, "evt_"+second+resource, resource, ""))
+				if err != nil || !again.Duplicate || again.Sequence != stored.Sequence || again.Subject != stored.Subject {
+					t.Errorf("the second, by %s = %+v, %v; want a duplicate of %+v", second, again, err, stored)
+				}
+			}
+		}
+		if n := len(log.Events()); n != 2 {
+			t.Errorf("%d events are stored, want 2", n)
+		}
+	})
+	run("two webhooks of one type for one resource are two events", func(t *testing.T, log Subject) {
+		for i := range 3 {
+			for range 2 {
+				if _, err := log.Append(ctx, Shared("webhook", fmt.Sprint("evt_", i), "ft-1", "")); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if n := len(log.Events()); n != 3 {
+			t.Errorf("%d events are stored, want 3", n)
+		}
+	})
+	run("what happens again and again is told apart", func(t *testing.T, log Subject) {
+		for i := range 6 {
+			ingress := []string{"webhook", "api"}[i%2]
+			stored, err := log.Append(ctx, Shared(ingress, fmt.Sprint("evt_", i), "ft-1", fmt.Sprint("step=", i)))
+			if err != nil || stored.Duplicate {
+				t.Fatalf("Append %d = %+v, %v", i, stored, err)
+			}
+		}
+		for i := range 6 {
+			ingress := []string{"api", "webhook"}[i%2]
+			stored, err := log.Append(ctx, Shared(ingress, fmt.Sprint("twin_", i), "ft-1", fmt.Sprint("step=", i)))
+			if err != nil || !stored.Duplicate || stored.Sequence != uint64(i+1) {
+				t.Errorf("the twin of %d = %+v, %v; want a duplicate", i, stored, err)
+			}
+		}
+		if got := log.Events(); len(got) != 6 || got[3].Fact != "step=3" {
+			t.Errorf("%d events are stored, want 6: %+v", len(got), got)
+		}
+	})
+	run("of many that come both ways at once, one way is first", func(t *testing.T, log Subject) {
+		var wg sync.WaitGroup
+		for i := range 64 {
+			wg.Go(func() {
+				ingress := []string{"webhook", "api"}[i%2]
+				if _, err := log.Append(ctx, Shared(ingress, fmt.Sprint("evt_", i), "ft-1", fmt.Sprint("step=", i/2%4))); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		first := map[string]any{}
+		for _, ev := range log.Events() {
+			ingress := ev.CloudEvent.Extensions()["ingress"]
+			if first[ev.Fact] == nil {
+				first[ev.Fact] = ingress
+			}
+			if first[ev.Fact] != ingress {
+				t.Errorf("%s is there by webhook and by API", ev.Fact)
+			}
+		}
+		if len(first) != 4 {
+			t.Errorf("%d facts are stored, want 4", len(first))
+		}
+	})
 	run("order is kept", func(t *testing.T, log Subject) {
 		var last uint64
 		for i := range 20 {
@@ -184,6 +259,15 @@ func NewEvent(source, id, data string) relay.Event {
 			Extensions: map[string]any{"ingress": "webhook", "recordedtime": arrived},
 		}},
 	}
+}
+
+// Shared is an event of a fact that may come by two ingresses.
+func Shared(ingress, id, resource, fact string) relay.Event {
+	ev := NewEvent("together", id, `{}`)
+	ev.Resource, ev.Shared, ev.Fact = resource, true, fact
+	ctx := ev.CloudEvent.Context.AsV1()
+	ctx.Subject, ctx.Extensions["ingress"] = &resource, ingress
+	return ev
 }
 
 // NewLetter is a dead letter such as the intake buries.

@@ -52,6 +52,9 @@ func (l *Log) Append(_ context.Context, ev relay.Event) (relay.Stored, error) {
 	if seq, ok := l.places[key]; ok {
 		return relay.Stored{Subject: subject, Sequence: seq, Duplicate: true}, nil
 	}
+	if seq := l.twin(ev); ev.Shared && seq > 0 {
+		return relay.Stored{Subject: subject, Sequence: seq, Duplicate: true}, nil
+	}
 	// The body is on loan, and the data is part of it.
 	ev.CloudEvent = ev.CloudEvent.Clone()
 	ev.Head, ev.Tail = bytes.Clone(ev.Head), bytes.Clone(ev.Tail)
@@ -61,6 +64,16 @@ func (l *Log) Append(_ context.Context, ev relay.Event) (relay.Stored, error) {
 	}
 	l.places[key] = uint64(len(l.events))
 	return relay.Stored{Subject: subject, Sequence: l.places[key]}, nil
+}
+
+// twin is where an event of the same fact lies that came by another ingress, or 0.
+func (l *Log) twin(ev relay.Event) uint64 {
+	ingress := func(ev relay.Event) any { return ev.CloudEvent.Extensions()["ingress"] }
+	at := slices.IndexFunc(l.events, func(other relay.Event) bool {
+		return other.Source == ev.Source && other.Type == ev.Type && other.Resource == ev.Resource &&
+			other.Fact == ev.Fact && ingress(other) != ingress(ev)
+	})
+	return uint64(at + 1)
 }
 
 // Bury implements [relay.Log].
