@@ -12,10 +12,13 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/santhosh-tekuri/jsonschema/v6"
 	"go.yaml.in/yaml/v4"
+
+	"together-relay/adapters/together"
 )
 
 // A document is asyncapi.yaml as a tree of maps, lists and values.
@@ -180,6 +183,54 @@ func TestAsyncAPIExamplesFit(t *testing.T) {
 			}
 		}
 	}
+}
+
+// A message's example is the event that the example delivery of its type becomes.
+func TestAsyncAPIExamplesAreTheExamples(t *testing.T) {
+	t.Parallel()
+	d := readDocument(t)
+	for _, message := range d.names("components/messages") {
+		typ, _ := d.at("components/messages/" + message + "/title").(string)
+		text, err := Example(typ)
+		if err != nil {
+			continue // no event of a known type
+		}
+		ev, err := together.Read(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		examples, _ := d.at("components/messages/" + message + "/examples").([]any)
+		for _, example := range examples {
+			e := document{example}
+			if diff := cmp.Diff(exampleData(t, typ), plain(t, e.at("payload"))); diff != "" {
+				t.Errorf("%s: payload (-want +got):\n%s", typ, diff)
+			}
+			at, _ := e.at("headers/ce-time").(string)
+			when, err := time.Parse(time.RFC3339, at)
+			if err != nil || !when.Equal(ev.CloudEvent.Time()) {
+				t.Errorf("%s: ce-time %s, want %s", typ, at, ev.CloudEvent.Time())
+			}
+			for name, want := range map[string]any{
+				"ce-id": ev.CloudEvent.ID(), "ce-subject": ev.Resource, "Nats-Msg-Id": "together:" + ev.CloudEvent.ID(),
+				"ce-dataschema": "http://localhost:8080/schemas/" + typ + ".json",
+			} {
+				if got := e.at("headers/" + name); got != want {
+					t.Errorf("%s: %s is %v, want %v", typ, name, got, want)
+				}
+			}
+		}
+	}
+}
+
+// plain is the value as encoding/json reads it by itself.
+func plain(t *testing.T, v any) map[string]any {
+	t.Helper()
+	text, err := json.Marshal(v)
+	var m map[string]any
+	if err = errors.Join(err, json.Unmarshal(text, &m)); err != nil {
+		t.Fatal(err)
+	}
+	return m
 }
 
 // The example says what it was signed with, and over what.

@@ -14,7 +14,7 @@ import (
 // the validator, whose word it is what is wrong.
 type quick struct {
 	required [][]byte
-	allowed  map[string]string // kinds of value by member: s, n, i and 0 for null
+	allowed  map[string]string // kinds of value by member: s, n, i, b, o and 0 for null
 }
 
 // newQuick reads the schema; nil if it asks for more than can be seen this way.
@@ -81,6 +81,10 @@ func kindsOf(text []byte) string {
 			kinds.WriteString("ni")
 		case "integer":
 			kinds.WriteString("i")
+		case "boolean":
+			kinds.WriteString("b")
+		case "object":
+			kinds.WriteString("o")
 		case "null":
 			kinds.WriteString("0")
 		}
@@ -112,6 +116,10 @@ func kindOf(value []byte) byte {
 		return 's'
 	case c == 'n':
 		return '0'
+	case c == 't' || c == 'f':
+		return 'b'
+	case c == '{':
+		return 'o'
 	case c == '-' || '0' <= c && c <= '9':
 		if bytes.ContainsAny(value, ".eE") {
 			return 'n'

@@ -2,6 +2,8 @@ package schemas
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"io/fs"
@@ -73,7 +75,12 @@ func wantUnusable(t testing.TB, err error) string {
 func TestTypes(t *testing.T) {
 	t.Parallel()
 	set := load(t)
-	want := []string{"batch.done", "fine_tune.checkpoint", "fine_tune.completed", "fine_tune.failed", "model.deprecated"}
+	want := []string{
+		"batch.cancelled", "batch.created", "batch.done", "batch.expired", "batch.failed", "batch.in_progress", "batch.overdue",
+		"evaluation.completed", "evaluation.failed", "file.failed", "file.invalid", "file.processed", "fine_tune.cancelled",
+		"fine_tune.checkpoint", "fine_tune.completed", "fine_tune.created", "fine_tune.early_stopped", "fine_tune.failed", "fine_tune.restarted",
+		"fine_tune.running", "model.added", "model.deprecated", "model.removed",
+	}
 	if diff := cmp.Diff(want, set.Types()); diff != "" {
 		t.Errorf("types (-want +got):\n%s", diff)
 	}
@@ -82,7 +89,7 @@ func TestTypes(t *testing.T) {
 			t.Errorf("%s: %v, Has = %v", typ, err, set.Has(typ))
 		}
 	}
-	if _, err := Schema("fine_tune.cancelled"); !errors.Is(err, fs.ErrNotExist) || set.Has("fine_tune.cancelled") {
+	if _, err := Schema("deployment.ready"); !errors.Is(err, fs.ErrNotExist) || set.Has("deployment.ready") {
 		t.Errorf("there is a schema for a type that has none: %v", err)
 	}
 }
@@ -138,106 +145,36 @@ func TestExamples(t *testing.T) {
 	}
 }
 
-// members is the contract's table.
-var members = []struct {
-	typ, name, kind string
-	nullable        bool
-}{
-	{"fine_tune.completed", "fine_tune_id", "string", false},
-	{"fine_tune.completed", "model_name", "string", false},
-	{"fine_tune.completed", "eval_loss", "number", true},
-	{"fine_tune.failed", "fine_tune_id", "string", false},
-	{"fine_tune.failed", "error_message", "string", false},
-	{"fine_tune.failed", "step", "integer", true},
-	{"fine_tune.checkpoint", "fine_tune_id", "string", false},
-	{"fine_tune.checkpoint", "step", "integer", false},
-	{"fine_tune.checkpoint", "loss", "number", true},
-	{"model.deprecated", "model_id", "string", false},
-	{"model.deprecated", "replacement_model", "string", true},
-	{"model.deprecated", "sunset_date", "date", true},
-	{"batch.done", "batch_id", "string", false},
-	{"batch.done", "output_url", "uri", true},
-	{"batch.done", "total_tokens", "integer", true},
-}
-
-// kinds is what each kind of member takes and what it does not.
-var kinds = map[string]struct{ good, bad []string }{
-	"string": {
-		good: []string{`"x"`, `""`, `"\ud800 \u0000 \""`, `"` + strings.Repeat("x", 100_000) + `"`},
-		bad:  []string{`1`, `true`, `["x"]`, `{"x":"x"}`},
-	},
-	"number": {
-		good: []string{`0`, `-0`, `-0.0`, `1`, `1.5`, `-1e-3`, `1e400`, `-1e-400`, `1e1000000000`, `1E-1000000000`, `1e99999999999999999999`, digits},
-		bad:  []string{`"1"`, `false`, `[1]`, `{"x":1}`, `"NaN"`},
-	},
-	"integer": {
-		good: []string{`0`, `-0`, `-0.0`, `1`, `-1`, `1.0`, `1e2`, `1.5e1`, `10e-1`, `9007199254740993`, `1e400`, `-1e1000000000`, `1e99999999999999999999`,
-			digits, "1." + zeros, `0e-1000000000`, "1" + zeros + "e-1000"},
-		bad: []string{`1.5`, `1e-1`, `-0.1`, `1e-400`, `1E-1000000000`, `1e-99999999999999999999`, "1." + zeros + "1", "1" + zeros + "e-100001",
-			`"1"`, `true`, `[]`, `{}`},
-	},
-	"date": {
-		good: []string{`"2026-08-31"`, `"2028-02-29"`, `"2026-08-31T12:00:00Z"`, `"2026-08-31t12:00:00.123456789z"`, `"2026-08-31T12:00:00+05:30"`, `"2016-12-31T23:59:60Z"`},
-		bad: []string{`""`, `"tomorrow"`, `"2026-8-31"`, `"2026-02-29"`, `"2026-13-01"`, `"20260831"`, `"2026-08-31T12:00:00"`, `"2026-08-31T25:00:00Z"`,
-			`"2026-08-31 12:00:00Z"`, `"31.08.2026"`, `"2026-08-31Z"`, `" 2026-08-31"`, `1788134400`, `true`, `[]`},
-	},
-	"uri": {
-		good: []string{`"https://example.com/a?b=c#d"`, `"http://[::1]:8080/"`, `"s3://bucket/key"`, `"urn:uuid:6d1f0a52-93c4-4b7e-8e21-5f0b7c9ad318"`, `"https://example.com/%20"`},
-		bad:  []string{`""`, `"/relative"`, `"example.com"`, `"no uri at all"`, `"https://exa mple.com/"`, `"://"`, `"https://example.com/%zz"`, `1`, `true`, `["https://example.com"]`},
-	},
-}
-
-var (
-	zeros  = strings.Repeat("0", 100_000)
-	digits = strings.Repeat("9", 1_000_000)
-)
-
-func TestMembers(t *testing.T) {
+// An example has the id that the fact has when the relay finds it by itself: the same for
+// everybody who looks.
+func TestExampleIDs(t *testing.T) {
 	t.Parallel()
-	set := load(t)
-	for _, m := range members {
-		t.Run(m.typ+" "+m.name, func(t *testing.T) {
-			t.Parallel()
-			for _, value := range kinds[m.kind].good {
-				if err := set.Check(m.typ, with(t, m.typ, m.name, value)); err != nil {
-					t.Errorf("%.50s: %v", value, err)
-				}
-			}
-			for _, value := range kinds[m.kind].bad {
-				if detail := wantUnusable(t, set.Check(m.typ, with(t, m.typ, m.name, value))); !strings.HasPrefix(detail, "data."+m.name+": ") {
-					t.Errorf("%.50s: detail = %q", value, detail)
-				}
-			}
-			if err := set.Check(m.typ, with(t, m.typ, m.name, "null")); (err == nil) != m.nullable {
-				t.Errorf("null: %v", err)
-			}
-			if detail := wantUnusable(t, set.Check(m.typ, with(t, m.typ, m.name, ""))); detail != "data: missing "+m.name {
-				t.Errorf("missing: detail = %q", detail)
-			}
-		})
+	discriminators := map[string]string{
+		"fine_tune.checkpoint": "step=48;kind=intermediate",
+		"fine_tune.restarted":  "at=2026-07-01T09:31:05Z;n=1",
+		"model.added":          "day=2026-07-02",
+		"model.deprecated":     "product=serverless;sunset=2026-08-31",
+		"model.removed":        "day=2026-09-01",
+	} // all others happen once
+	id := func(typ, subject, discriminator string) string {
+		sum := sha256.Sum256([]byte(strings.Join([]string{"v1", "together", typ, subject, discriminator}, "\x1f")))
+		return "evt_" + hex.EncodeToString(sum[:16])
 	}
-}
-
-// The schemas require what the table names, and nothing else.
-func TestRequiredIsTheTable(t *testing.T) {
-	t.Parallel()
-	got, want := map[string][]string{}, map[string][]string{}
-	for _, m := range members {
-		want[m.typ] = append(want[m.typ], m.name)
+	if got := id("fine_tune.completed", "ft-01234567-89ab-cdef-0123-456789abcdef", ""); got != "evt_84928c052917763b9bee147fab0926d1" {
+		t.Fatalf("the recipe gives %s", got)
 	}
 	for _, typ := range load(t).Types() {
-		text, err := Schema(typ)
+		text, err := Example(typ)
 		if err != nil {
 			t.Fatal(err)
 		}
-		var schema struct{ Required []string }
-		if err := json.Unmarshal(text, &schema); err != nil {
+		ev, err := together.Read(text)
+		if err != nil {
 			t.Fatal(err)
 		}
-		got[typ] = schema.Required
-	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("required (-want +got):\n%s", diff)
+		if want := id(typ, ev.Resource, discriminators[typ]); ev.CloudEvent.ID() != want {
+			t.Errorf("%s: id %s, want %s", typ, ev.CloudEvent.ID(), want)
+		}
 	}
 }
 
@@ -256,7 +193,7 @@ func TestFurtherMembersAreAllowed(t *testing.T) {
 func TestUnknownTypesAlwaysPass(t *testing.T) {
 	t.Parallel()
 	set := load(t)
-	for _, typ := range []string{"fine_tune.cancelled", "Batch.Done", "batch", "batch.done.json", "examples/batch.done", "../go", ""} {
+	for _, typ := range []string{"deployment.ready", "Batch.Done", "batch", "batch.done.json", "examples/batch.done", "../go", ""} {
 		for _, data := range []string{`{}`, `{"batch_id":1}`, `null`, `no JSON`, ``} {
 			if err := errors.Join(set.Check(typ, []byte(data)), set.CheckEvent(relay.Event{Type: typ})); err != nil {
 				t.Errorf("%q %s: %v", typ, data, err)
@@ -379,7 +316,7 @@ func FuzzCheck(f *testing.F) {
 			f.Add(m.typ, with(f, m.typ, m.name, value))
 		}
 	}
-	f.Add("fine_tune.cancelled", []byte(`{}`))
+	f.Add("deployment.ready", []byte(`{"deployment_id":"d-1"}`))
 	f.Fuzz(func(t *testing.T, typ string, data []byte) {
 		err := set.Check(typ, data)
 		if direct[typ] == nil {

@@ -59,7 +59,7 @@ func newSchemasLs() *cobra.Command {
 					fmt.Fprintf(cmd.OutOrStdout(), "%s\n", line)
 					continue
 				}
-				fmt.Fprintf(cmd.OutOrStdout(), "%-22s%s\n", typ, strings.Join(schema.Required, ", "))
+				fmt.Fprintf(cmd.OutOrStdout(), "%-25s%s\n", typ, strings.Join(schema.Required, ", "))
 			}
 			return nil
 		},
