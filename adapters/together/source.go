@@ -2,7 +2,6 @@ package together
 
 import (
 	"fmt"
-	"net/url"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -45,22 +44,14 @@ type Source struct {
 // NewSource returns a source that accepts what any of the secrets signed. There must
 // be one at least, and none may be empty.
 func NewSource(cfg Config, secrets [][]byte) (*Source, error) {
-	if cfg.URI == "" {
-		cfg.URI = DefaultURI
-	}
 	if cfg.Tolerance == 0 {
 		cfg.Tolerance = DefaultTolerance
 	}
-	uri, err := url.Parse(cfg.URI)
+	from, err := newOrigin(Origin{Name: cfg.Name, URI: cfg.URI, Schemas: cfg.Schemas})
 	if err != nil {
-		return nil, fmt.Errorf("source %s: uri: %w", cfg.Name, err)
+		return nil, err
 	}
-	s := &Source{cfg: cfg, uri: types.URIRef{URL: *uri}, schemas: map[string]*types.URI{}}
-	for typ, address := range cfg.Schemas {
-		if s.schemas[typ] = types.ParseURI(address); s.schemas[typ] == nil {
-			return nil, fmt.Errorf("source %s: the schema of %s is at %q, which is no URL", cfg.Name, typ, address)
-		}
-	}
+	s := &Source{cfg: cfg, uri: from.uri, schemas: from.schemas}
 	return s, s.Rotate(secrets)
 }
 
@@ -105,6 +96,7 @@ func (s *Source) read(d relay.Delivery) (relay.Event, error) {
 		ev.CloudEvent.Context = &event.EventContextV1{ID: env.id}
 		return ev, err
 	}
+	ev.Shared, ev.Fact = told(&env)
 	ev.CloudEvent = s.cloudEvent(d, env)
 	return ev, nil
 }

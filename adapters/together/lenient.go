@@ -1,0 +1,371 @@
+package together
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"math"
+	"net/url"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+)
+
+// What follows reads values that the API writes in more than one way. None of it ever
+// fails: a value that says nothing is as if it were not there, so that one bad member
+// does not spoil its object.
+
+// A word is a string, or the digits of a number.
+type word string
+
+// UnmarshalJSON takes any value.
+func (t *word) UnmarshalJSON(b []byte) error {
+	*t = ""
+	switch {
+	case b[0] == '"':
+		var s string
+		if json.Unmarshal(b, &s) == nil {
+			*t = word(s)
+		}
+	case b[0] == '-' || b[0] >= '0' && b[0] <= '9':
+		*t = word(b)
+	}
+	return nil
+}
+
+// A message is a string, or the member message of an object.
+type message string
+
+// UnmarshalJSON takes any value.
+func (m *message) UnmarshalJSON(b []byte) error {
+	*m = ""
+	var t word
+	if b[0] == '{' {
+		var inner struct {
+			Message word `json:"message"`
+		}
+		_ = json.Unmarshal(b, &inner)
+		t = inner.Message
+	} else {
+		_ = t.UnmarshalJSON(b)
+	}
+	*m = message(t)
+	return nil
+}
+
+// A number is one, or a string that holds one; empty if there is none that is finite.
+type number string
+
+// UnmarshalJSON takes any value.
+func (n *number) UnmarshalJSON(b []byte) error {
+	var t word
+	_ = t.UnmarshalJSON(b)
+	s := strings.TrimSpace(string(t))
+	*n = ""
+	if v, err := strconv.ParseFloat(s, 64); err == nil && !math.IsInf(v, 0) && !math.IsNaN(v) {
+		*n = number(s)
+	}
+	return nil
+}
+
+// float is nil if there is no number.
+func (n number) float() *float64 {
+	if n == "" {
+		return nil
+	}
+	v, _ := strconv.ParseFloat(string(n), 64)
+	return &v
+}
+
+// int is nil if there is no number, or one that is out of range. A fraction is cut off.
+func (n number) int() *int64 {
+	if v, err := strconv.ParseInt(string(n), 10, 64); err == nil {
+		return &v
+	}
+	f := n.float()
+	if f == nil || math.Abs(*f) >= 1<<63 {
+		return nil
+	}
+	v := int64(*f)
+	return &v
+}
+
+// A truth is a bool, or a string that says one.
+type truth bool
+
+// UnmarshalJSON takes any value.
+func (t *truth) UnmarshalJSON(b []byte) error {
+	*t = truth(strings.EqualFold(strings.Trim(string(b), `"`), "true"))
+	return nil
+}
+
+// A state is a name in lower case, in the one spelling that we use.
+type state string
+
+// UnmarshalJSON takes any value.
+func (s *state) UnmarshalJSON(b []byte) error {
+	var t word
+	_ = t.UnmarshalJSON(b)
+	*s = spelled(string(t))
+	return nil
+}
+
+func spelled(name string) state {
+	name = strings.ToLower(strings.TrimSpace(name))
+	switch name {
+	case "canceled":
+		name = "cancelled"
+	case "canceling":
+		name = "cancelling"
+	case "cancel_requested", "cancelrequested":
+		name = "cancel_requested"
+	case "complete":
+		name = "completed"
+	case "compressing_model":
+		name = "model_compressing"
+	}
+	return state(name)
+}
+
+// An instant is a time in RFC 3339, or in Unix seconds or a thousandth, millionth or
+// billionth of them; zero if there is none.
+type instant struct {
+	time.Time
+	raw string // as it was written
+}
+
+// UnmarshalJSON takes any value.
+func (i *instant) UnmarshalJSON(b []byte) error {
+	*i = instant{}
+	var t word
+	_ = t.UnmarshalJSON(b)
+	s := strings.TrimSpace(string(t))
+	var when time.Time
+	var n number
+	_ = n.UnmarshalJSON(b)
+	if whole := n.int(); whole != nil {
+		when = unix(*whole, *n.float())
+	} else if when = rfc3339(s); when.IsZero() {
+		return nil
+	}
+	if when = when.UTC(); when.Year() >= 1 && when.Year() <= 9999 && !when.IsZero() {
+		*i = instant{when, s}
+	}
+	return nil
+}
+
+// unix tells the unit from the size: seconds reach 10^11 in the year 5138.
+func unix(n int64, f float64) time.Time {
+	switch size := math.Abs(f); {
+	case n == 0:
+		return time.Time{}
+	case size < 1e11:
+		return time.Unix(n, int64((f-math.Trunc(f))*1e6)*1e3)
+	case size < 1e14:
+		return time.UnixMilli(n)
+	case size < 1e17:
+		return time.UnixMicro(n)
+	}
+	return time.Unix(0, n)
+}
+
+// rfc3339 also takes a space for the T, and no zone for UTC.
+func rfc3339(s string) time.Time {
+	s = strings.ToUpper(s)
+	if strings.Contains(s, ",") {
+		return time.Time{}
+	}
+	if len(s) > 10 && s[10] == ' ' {
+		s = s[:10] + "T" + s[11:]
+	}
+	for _, layout := range []string{time.RFC3339, "2006-01-02T15:04:05"} {
+		if t, err := time.Parse(layout, s); err == nil {
+			return t
+		}
+	}
+	return time.Time{}
+}
+
+// A maybe is a T if the value can be read as one.
+type maybe[T any] struct {
+	is T
+	ok bool // it was there and could be read
+}
+
+// UnmarshalJSON takes any value.
+func (m *maybe[T]) UnmarshalJSON(b []byte) error {
+	var v T
+	*m = maybe[T]{}
+	if string(b) == "null" || json.Unmarshal(b, &v) != nil {
+		return nil
+	}
+	*m = maybe[T]{v, true}
+	return nil
+}
+
+var errNoList = errors.New("the body is no list that can be read")
+
+// rows are the items of a list: an array, an object with the array as its data or metrics,
+// or null.
+func rows(body []byte) ([]json.RawMessage, error) {
+	body, err := lenient(body)
+	if err != nil {
+		return nil, err
+	}
+	var list []json.RawMessage
+	if body[0] != '{' {
+		if json.Unmarshal(body, &list) != nil {
+			return nil, errNoList
+		}
+		return list, nil
+	}
+	var around struct {
+		Data    json.RawMessage `json:"data"`
+		Metrics json.RawMessage `json:"metrics"`
+	}
+	if json.Unmarshal(body, &around) != nil {
+		return nil, errNoList
+	}
+	if around.Data == nil {
+		around.Data = around.Metrics
+	}
+	if around.Data == nil || json.Unmarshal(around.Data, &list) != nil {
+		return nil, errNoList
+	}
+	return list, nil
+}
+
+// each reads the rows that are a T, and leaves out the others.
+func each[T any](raw []json.RawMessage) []T {
+	all := make([]T, 0, len(raw))
+	for _, text := range raw {
+		var v T
+		if json.Unmarshal(text, &v) == nil {
+			all = append(all, v)
+		}
+	}
+	return all
+}
+
+// object is the object that is the whole body.
+func object(body []byte) (json.RawMessage, error) {
+	body, err := lenient(body)
+	if err != nil {
+		return nil, err
+	}
+	if body[0] != '{' {
+		return nil, errors.New("the body is no object")
+	}
+	return body, nil
+}
+
+// lenient is JSON text without white space around it. Numbers that are none, which some
+// writers know and JSON does not, become null.
+func lenient(body []byte) ([]byte, error) {
+	body = bytes.TrimSpace(bytes.TrimPrefix(body, []byte("\xef\xbb\xbf")))
+	switch {
+	case json.Valid(body):
+		return body, nil
+	case html(body):
+		return nil, errors.New("the body is HTML")
+	}
+	if body = finite(body); json.Valid(body) {
+		return body, nil
+	}
+	return nil, errors.New("the body is not JSON, or cut off")
+}
+
+// finite replaces NaN and Infinity outside strings by null.
+func finite(body []byte) []byte {
+	out := make([]byte, 0, len(body)+8)
+	quoted := false
+	for i := 0; i < len(body); {
+		c := body[i]
+		switch {
+		case quoted && c == '\\' && i+1 < len(body):
+			out = append(out, c, body[i+1])
+			i += 2
+			continue
+		case c == '"':
+			quoted = !quoted
+		case !quoted:
+			if n := infinite(body[i:]); n > 0 {
+				out = append(out, "null"...)
+				i += n
+				continue
+			}
+		}
+		out = append(out, c)
+		i++
+	}
+	return out
+}
+
+// infinite is the length of the number at the start of the text that is none.
+func infinite(text []byte) int {
+	sign := 0
+	if text[0] == '-' || text[0] == '+' {
+		sign = 1
+	}
+	for _, word := range []string{"NaN", "Infinity", "nan", "Inf", "inf"} {
+		if n := sign + len(word); len(text) >= n && string(text[sign:n]) == word && (len(text) == n || !wordy(text[n])) {
+			return n
+		}
+	}
+	return 0
+}
+
+func wordy(c byte) bool {
+	return c == '_' || c >= '0' && c <= '9' || c >= 'A' && c <= 'Z' || c >= 'a' && c <= 'z'
+}
+
+const maxSentence = 500 // runes
+
+// address finds URLs, and paths that are signed like one.
+var address = regexp.MustCompile(`[^\s"'<>]*[?][^\s"'<>]*`)
+
+// sentence is somebody else's text on one line, cut short, with no URL's query in it: it
+// may hold a signature.
+func sentence(s string) string {
+	s = strings.ToValidUTF8(s, "�")
+	if len(s) > 8*maxSentence { // no need to look at what is cut off anyway
+		s = strings.ToValidUTF8(s[:8*maxSentence], "")
+	}
+	s = address.ReplaceAllStringFunc(s, func(found string) string {
+		if strings.Contains(found, "://") || strings.Contains(found, "=") {
+			return bare(found)
+		}
+		return found
+	})
+	s = strings.Join(strings.FieldsFunc(s, func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) }), " ")
+	if utf8.RuneCountInString(s) > maxSentence {
+		s = string([]rune(s)[:maxSentence-1]) + "…"
+	}
+	return s
+}
+
+// bare is a path or URL without its query and fragment, and without a password.
+func bare(s string) string {
+	s, _, _ = strings.Cut(s, "?")
+	if !strings.Contains(s, "://") {
+		return s
+	}
+	s, _, _ = strings.Cut(s, "#")
+	if u, err := url.Parse(s); err == nil && u.User != nil {
+		u.User = nil
+		return u.String()
+	}
+	return s
+}
+
+// fingerprint tells one text from another without a word of what it says.
+func fingerprint(b []byte) string {
+	h := fnv.New64a()
+	_, _ = h.Write(b)
+	return fmt.Sprintf("%d bytes, %016x", len(b), h.Sum64())
+}
