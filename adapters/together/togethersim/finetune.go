@@ -1,0 +1,332 @@
+package togethersim
+
+import (
+	"cmp"
+	"math"
+	"slices"
+	"strings"
+	"time"
+)
+
+// A FineTune is the script of a fine-tuning job. Its states are pending, queued, running,
+// compressing, uploading, cancel_requested, and at the end completed, error, user_error or
+// cancelled. All but the Script may be left out.
+type FineTune struct {
+	Script
+	Model                        string // the base model
+	Output                       string // the model that comes out of it; empty is null
+	TrainingFile, ValidationFile string
+	Epochs, Steps                int   // planned
+	Tokens, Price                int64 // the price in nano-dollars
+	Error                        string
+	Log                          []Entry      // beside what the log says of stages and checkpoints
+	Silent                       bool         // the log says nothing of stages and checkpoints
+	Checkpoints                  []Checkpoint // in order of time
+	Metrics                      []Metric     // in order of time
+	NoMetrics                    bool         // training goes on, and no metrics are shown
+	NoSteps                      bool         // the job does not say how many steps are done
+	Stopped                      *EarlyStop
+	Touched                      []time.Time // when updated_at moves for no reason that shows
+	Old                          bool        // nested objects are missing or blank
+}
+
+// An Entry is a row of a job's event log.
+type Entry struct {
+	At                   time.Time
+	Type, Message, Level string
+	Step                 int
+	Path                 string
+}
+
+// A Checkpoint is a row of a job's checkpoints.
+type Checkpoint struct {
+	At    time.Time
+	Shown time.Time // when the row appears, if that is later
+	Step  int
+	Label string // Intermediate, Final, Final Merged, Final Adapter
+}
+
+// A Metric is what is measured at a step: a row for the training, and one for the
+// evaluation. Not a number is written as the bare word NaN.
+type Metric struct {
+	At          time.Time
+	Shown       time.Time // when the rows appear, if that is later
+	Step        int
+	Train, Eval *float64
+}
+
+// EarlyStop says when a job was stopped early, and which step is shipped.
+type EarlyStop struct {
+	At   time.Time
+	Step int
+	Best *float64 // its eval loss; nil is null
+}
+
+// Float is a pointer to a number.
+func Float(f float64) *float64 { return &f }
+
+func (c Checkpoint) intermediate() bool { return strings.Contains(c.Label, "Intermediate") }
+
+func (c Checkpoint) kind() string {
+	if c.intermediate() {
+		return "intermediate"
+	}
+	return "final"
+}
+
+func (f *FineTune) path(c Checkpoint) string {
+	return "ft-storage/" + f.ID + "/" + strings.ReplaceAll(strings.ToLower(c.Label), " ", "-") + "-" + digits(c.Step)
+}
+
+func (f *FineTune) cut(after time.Time) {
+	f.Script.cut(after)
+	f.Log = slices.DeleteFunc(f.Log, func(e Entry) bool { return e.At.After(after) })
+	f.Checkpoints = slices.DeleteFunc(f.Checkpoints, func(c Checkpoint) bool { return c.At.After(after) })
+	f.Metrics = slices.DeleteFunc(f.Metrics, func(m Metric) bool { return m.At.After(after) })
+	f.Touched = slices.DeleteFunc(f.Touched, after.Before)
+	if f.Stopped != nil && f.Stopped.At.After(after) {
+		f.Stopped = nil
+	}
+}
+
+// log is the job's event log up to a moment, oldest first.
+func (f *FineTune) log(now time.Time) []Entry {
+	all := slices.Clone(f.Log)
+	if !f.Silent {
+		for _, s := range f.Stages {
+			all = append(all, f.entries(s)...)
+		}
+		for _, c := range f.Checkpoints {
+			if c.intermediate() {
+				all = append(all, Entry{c.At, "checkpoint_save", "Checkpoint saved, at step " + digits(c.Step), "info", c.Step, f.path(c)})
+			}
+		}
+		if f.Stopped != nil {
+			all = append(all, Entry{f.Stopped.At, "early_stopped", "Training stopped early, best step " + digits(f.Stopped.Step), "info", f.stepsDone(f.Stopped.At), ""})
+		}
+	}
+	all = slices.DeleteFunc(all, func(e Entry) bool { return e.At.After(now) })
+	slices.SortStableFunc(all, func(a, b Entry) int { return a.At.Compare(b.At) })
+	return all
+}
+
+// entries are what the log says of a stage.
+func (f *FineTune) entries(s Stage) []Entry {
+	info := func(kind, message string) Entry { return Entry{At: s.At, Type: kind, Message: message, Level: "info"} }
+	switch s.Status {
+	case "pending":
+		return []Entry{info("job_pending", "Job created")}
+	case "running":
+		return []Entry{info("job_start", "Job started"), info("training_start", "Training started")}
+	case "compressing":
+		return []Entry{info("model_compressing", "Compressing the model")}
+	case "uploading":
+		return []Entry{info("model_uploading", "Uploading the model")}
+	case "completed":
+		return []Entry{info("model_upload_complete", "Model uploaded"), info("job_complete", "Job finished")}
+	case "cancel_requested":
+		return []Entry{info("cancel_requested", "Cancellation requested")}
+	case "cancelled":
+		return []Entry{info("job_stopped", "Job stopped")}
+	case "error", "user_error":
+		if f.Error == "" {
+			return nil
+		}
+		kind := "job_error"
+		if s.Status == "user_error" {
+			kind = "job_user_error"
+		}
+		return []Entry{{At: s.At, Type: kind, Message: f.Error, Level: "error"}}
+	}
+	return nil
+}
+
+// stepsDone is how many steps are done at a moment. A restart makes them fewer.
+func (f *FineTune) stepsDone(now time.Time) int {
+	n := 0
+	for _, m := range f.Metrics {
+		if !m.At.After(now) {
+			n = m.Step
+		}
+	}
+	return n
+}
+
+// updated is when something happened to the job last.
+func (f *FineTune) updated(now time.Time) time.Time {
+	last := f.created()
+	bump := func(t time.Time) {
+		if !t.After(now) {
+			last = later(last, t)
+		}
+	}
+	for _, s := range f.Stages {
+		bump(s.At)
+	}
+	for _, e := range f.log(now) {
+		bump(e.At)
+	}
+	for _, c := range f.Checkpoints {
+		bump(later(c.At, c.Shown))
+	}
+	for _, t := range f.Touched {
+		bump(t)
+	}
+	return last
+}
+
+func over(status string) bool {
+	switch status {
+	case "completed", "error", "user_error", "cancelled":
+		return true
+	}
+	return false
+}
+
+// short is the job as the list shows it.
+func (f *FineTune) short(now time.Time) row {
+	at, _ := f.stage(now)
+	r := row{
+		"id": f.ID, "object": "fine-tune", "status": at.Status, "model": f.Model, "model_output_name": null(f.Output),
+		"created_at": stamp(f.created()), "updated_at": stamp(f.updated(now)),
+		"training_file": f.TrainingFile, "validation_file": f.ValidationFile,
+		"n_epochs": f.Epochs, "batch_size": "max", "train_on_inputs": "auto",
+		"token_count": f.Tokens, "total_price": f.Price, "user_id": "user-7",
+		"training_type": row{"type": "Lora", "lora_r": 8, "lora_alpha": 16},
+		"lr_scheduler":  row{"lr_scheduler_type": "cosine"},
+		"events":        []any{},
+	}
+	if f.Old {
+		delete(r, "training_type")
+		r["lr_scheduler"] = row{"lr_scheduler_type": ""}
+		r["events"] = nil
+	}
+	return r
+}
+
+// long is the job by itself.
+func (f *FineTune) long(now time.Time) row {
+	r := f.short(now)
+	at, next := f.stage(now)
+	if at.Status != "pending" && at.Status != "queued" {
+		r["started_at"] = stamp(at.At)
+	}
+	if steps := f.stepsDone(now); steps > 0 && !f.NoSteps {
+		r["steps_completed"] = steps
+		r["total_steps"] = f.Steps
+		r["epochs_completed"] = steps * f.Epochs / max(f.Steps, 1)
+	}
+	r["progress"] = row{"estimate_available": false, "seconds_remaining": 0}
+	if !next.At.IsZero() && at.Status != "pending" {
+		r["progress"] = row{"estimate_available": true, "seconds_remaining": int(next.At.Sub(now).Seconds())}
+	}
+	if at.Status == "queued" {
+		r["queue_depth"] = 3
+	}
+	r["wandb_url"], r["wandb_project_name"] = "", ""
+	r["wandb_api_key"] = "LEAK-wandb-key"
+	r["model_output_path"] = "https://storage.invalid/" + f.ID + "/model?X-Amz-Signature=LEAK"
+	r["n_checkpoints"], r["n_evals"] = 5, 5
+	r["early_stopped"] = false
+	if s := f.Stopped; s != nil && !s.At.After(now) {
+		r["early_stopped"] = true
+		r["early_stopping_best_step"] = s.Step
+		r["early_stopping_best_metric"] = number(s.Best)
+	}
+	if at.Status == "completed" {
+		r["model_object_id"] = f.object()
+	}
+	if f.Old {
+		delete(r, "progress")
+	}
+	return r
+}
+
+func (f *FineTune) object() string { return "ml_" + strings.TrimPrefix(f.ID, "ft-") }
+
+func number(f *float64) any {
+	if f == nil {
+		return nil
+	}
+	return *f
+}
+
+func (f *FineTune) logRows(now time.Time) []any {
+	rows := []any{}
+	for _, e := range f.log(now) {
+		r := row{
+			"object": "fine-tune-event", "type": e.Type, "message": e.Message, "level": e.Level, "created_at": stamp(e.At),
+			"step": e.Step, "total_steps": f.Steps, "checkpoint_path": e.Path, "model_path": "",
+			"token_count": 0, "param_count": 0, "wandb_url": "",
+		}
+		if e.Type == "early_stopped" && f.Stopped != nil {
+			r["early_stopping_best_step"] = f.Stopped.Step
+			r["early_stopping_best_metric_value"] = number(f.Stopped.Best)
+		}
+		rows = append(rows, r)
+	}
+	return rows
+}
+
+func (f *FineTune) checkpointRows(now time.Time) []any {
+	rows := []any{}
+	for _, c := range f.Checkpoints {
+		if later(c.At, c.Shown).After(now) {
+			continue
+		}
+		form := "model"
+		if strings.Contains(c.Label, "Adapter") {
+			form = "adapter"
+		}
+		rows = append(rows, row{
+			"step": c.Step, "created_at": stamp(c.At), "path": f.path(c), "checkpoint_type": c.Label,
+			"checkpoint": form, "object_id": f.object(), "object_name": f.Output, "object_revision_id": "rv_" + digits(c.Step),
+		})
+	}
+	return rows
+}
+
+// metricRows are the metrics of the steps between the two, both included. A resolution of 0
+// gives all rows; another gives as many training rows, the last among them.
+func (f *FineTune) metricRows(now time.Time, from, to, resolution int) []any {
+	train := 0
+	var some []Metric
+	for _, m := range f.Metrics {
+		if f.NoMetrics || later(m.At, m.Shown).After(now) || m.Step < from || m.Step > to {
+			continue
+		}
+		some = append(some, m)
+		if m.Train != nil {
+			train++
+		}
+	}
+	rows := []any{}
+	left := train
+	for _, m := range some {
+		basic := func(after time.Duration) row {
+			return row{"timestamp": m.At.Add(after).UnixNano(), "train/global_step": m.Step,
+				"train/epoch": math.Round(float64(m.Step*f.Epochs)/float64(max(f.Steps, 1))*1e4) / 1e4}
+		}
+		if m.Train != nil {
+			left--
+			if resolution == 0 || left*resolution/train != (left+1)*resolution/train || left == 0 {
+				r := basic(587)
+				r["train/loss"], r["train/grad_norm"], r["train/learning_rate"] = *m.Train, 0.87, 8e-6
+				rows = append(rows, r)
+			}
+		}
+		if m.Eval != nil {
+			r := basic(time.Second)
+			r["eval/loss"] = *m.Eval
+			rows = append(rows, r)
+		}
+	}
+	slices.SortStableFunc(rows, func(a, b any) int { return cmp.Compare(nanos(a), nanos(b)) })
+	return rows
+}
+
+func nanos(r any) int64 {
+	m, _ := r.(row)
+	n, _ := m["timestamp"].(int64)
+	return n
+}
