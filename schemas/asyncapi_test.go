@@ -98,7 +98,7 @@ func TestAsyncAPIReferencesLeadSomewhere(t *testing.T) {
 func TestAsyncAPINamesEveryType(t *testing.T) {
 	t.Parallel()
 	d := readDocument(t)
-	for _, typ := range load(t).Types() {
+	for _, typ := range Types() {
 		name := strings.NewReplacer(".", " ", "_", " ").Replace(typ)
 		upper := ""
 		for word := range strings.FieldsSeq(name) {
@@ -154,7 +154,7 @@ func TestAsyncAPIExamplesFit(t *testing.T) {
 	c := jsonschema.NewCompiler()
 	c.AssertFormat()
 	err := c.AddResource("schema:///asyncapi.yaml", d.root)
-	for _, typ := range load(t).Types() {
+	for _, typ := range Types() {
 		text, readErr := Schema(typ)
 		doc, docErr := jsonschema.UnmarshalJSON(bytes.NewReader(text))
 		err = errors.Join(err, readErr, docErr, c.AddResource("schema:///"+typ+".json", doc))

@@ -56,6 +56,9 @@ func kindsOf(text []byte) string {
 	if dec.Decode(&property) != nil {
 		return ""
 	}
+	if property.Type == nil && property.AnyOf == nil {
+		return "snibo0?"
+	}
 	if property.Type == nil {
 		var kinds strings.Builder
 		for _, form := range property.AnyOf {

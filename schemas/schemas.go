@@ -11,8 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -65,10 +63,35 @@ func Load() (*Set, error) {
 }
 
 // Types lists the types that have a schema, in order.
-func (s *Set) Types() []string { return slices.Sorted(maps.Keys(s.byType)) }
+func Types() []string {
+	files, _ := fs.Glob(Files, "*.json") // the pattern is good
+	for i, file := range files {
+		files[i] = strings.TrimSuffix(file, ".json")
+	}
+	return files
+}
 
 // Has says whether the type has a schema.
 func (s *Set) Has(typ string) bool { return s.byType[typ] != nil }
+
+// Binds says whether the type's schema holds for whoever sends the event. The schemas of the
+// other types say what the relay itself makes of the watched API; a sender's own event of
+// such a type is relayed as it is.
+func Binds(typ string) bool {
+	switch typ {
+	case "fine_tune.completed", "fine_tune.failed", "fine_tune.checkpoint", "model.deprecated", "batch.done":
+		return true
+	}
+	return false
+}
+
+// CheckSent is [Set.CheckEvent] for an event that somebody has sent.
+func (s *Set) CheckSent(ev relay.Event) error {
+	if !Binds(ev.Type) {
+		return nil
+	}
+	return s.CheckEvent(ev)
+}
 
 // CheckEvent holds an event's data against the schema of its type. It is [Set.Check],
 // after a quick look at the members that spares most events the decoding.

@@ -81,7 +81,7 @@ func TestTypes(t *testing.T) {
 		"fine_tune.checkpoint", "fine_tune.completed", "fine_tune.created", "fine_tune.early_stopped", "fine_tune.failed", "fine_tune.restarted",
 		"fine_tune.running", "model.added", "model.deprecated", "model.removed",
 	}
-	if diff := cmp.Diff(want, set.Types()); diff != "" {
+	if diff := cmp.Diff(want, Types()); diff != "" {
 		t.Errorf("types (-want +got):\n%s", diff)
 	}
 	for _, typ := range want {
@@ -97,7 +97,7 @@ func TestTypes(t *testing.T) {
 // A schema says which draft it is, what it is about, and what each member means.
 func TestSchemasAreWhole(t *testing.T) {
 	t.Parallel()
-	for _, typ := range load(t).Types() {
+	for _, typ := range Types() {
 		text, err := Schema(typ)
 		if err != nil {
 			t.Fatal(err)
@@ -127,7 +127,7 @@ func TestSchemasAreWhole(t *testing.T) {
 func TestExamples(t *testing.T) {
 	t.Parallel()
 	set := load(t)
-	for _, typ := range set.Types() {
+	for _, typ := range Types() {
 		text, err := Example(typ)
 		if err != nil {
 			t.Fatal(err)
@@ -163,7 +163,7 @@ func TestExampleIDs(t *testing.T) {
 	if got := id("fine_tune.completed", "ft-01234567-89ab-cdef-0123-456789abcdef", ""); got != "evt_84928c052917763b9bee147fab0926d1" {
 		t.Fatalf("the recipe gives %s", got)
 	}
-	for _, typ := range load(t).Types() {
+	for _, typ := range Types() {
 		text, err := Example(typ)
 		if err != nil {
 			t.Fatal(err)
@@ -181,7 +181,7 @@ func TestExampleIDs(t *testing.T) {
 func TestFurtherMembersAreAllowed(t *testing.T) {
 	t.Parallel()
 	set := load(t)
-	for _, typ := range set.Types() {
+	for _, typ := range Types() {
 		for _, value := range []string{`1`, `null`, `"x"`, `{"a":[{}]}`, `1e1000000000`} {
 			if err := set.Check(typ, with(t, typ, "some_further_member", value)); err != nil {
 				t.Errorf("%s: %s: %v", typ, value, err)
@@ -294,7 +294,7 @@ func FuzzCheck(f *testing.F) {
 	plain := jsonschema.NewCompiler()
 	plain.AssertFormat()
 	direct := map[string]*jsonschema.Schema{}
-	for _, typ := range set.Types() {
+	for _, typ := range Types() {
 		text, err := Schema(typ)
 		if err != nil {
 			f.Fatal(err)

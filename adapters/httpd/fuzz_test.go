@@ -44,7 +44,7 @@ func FuzzHandler(f *testing.F) {
 	cfg := testConfig(&relay.Intake{Sources: map[string]relay.Opener{"together": source}, Check: set.CheckEvent, Log: forgetful{}})
 	handler := New(cfg).Handler()
 
-	for _, typ := range set.Types() {
+	for _, typ := range schemas.Types() {
 		example, err := schemas.Example(typ)
 		if err != nil {
 			f.Fatal(err)

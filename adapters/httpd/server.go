@@ -7,6 +7,7 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -27,6 +28,7 @@ type Config struct {
 	Receiver Receiver
 	Done     func(relay.Outcome)         // told once of each request to a source
 	Ready    func(context.Context) error // why no event could be stored now
+	Detail   func() string               // more about the relay's state, in lines; may be nil
 	Schemas  fs.FS                       // <type>.json and asyncapi.yaml
 
 	MaxBody     func() int64  // bytes; asked for each request
@@ -129,8 +131,13 @@ func (s *Server) readyz(c echo.Context) error {
 	if s.draining.Load() {
 		return &problem{status: http.StatusServiceUnavailable, code: "Not ready", detail: "the relay is stopping"}
 	}
-	if err := s.cfg.Ready(c.Request().Context()); err != nil {
-		return &problem{status: http.StatusServiceUnavailable, code: "Not ready", detail: err.Error(), retry: time.Second}
+	more := ""
+	if s.cfg.Detail != nil {
+		more = s.cfg.Detail()
 	}
-	return c.String(http.StatusOK, "ready\n")
+	if err := s.cfg.Ready(c.Request().Context()); err != nil {
+		detail := strings.TrimSpace(err.Error() + "\n" + more)
+		return &problem{status: http.StatusServiceUnavailable, code: "Not ready", detail: detail, retry: time.Second}
+	}
+	return c.String(http.StatusOK, "ready\n"+more)
 }

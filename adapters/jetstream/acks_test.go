@@ -141,7 +141,7 @@ func TestNoLeaderIsWaitedOut(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := a.publish(nats.NewMsg("late.x"), time.Now().Add(10*time.Millisecond)); !errors.Is(err, jetstream.ErrNoStreamResponse) {
+	if _, err := a.publish(nats.NewMsg("late.x"), time.Now().Add(noLeaderPause)); !errors.Is(err, jetstream.ErrNoStreamResponse) {
 		t.Errorf("publish without a stream = %v", err)
 	}
 	done := make(chan error, 1)

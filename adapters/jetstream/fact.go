@@ -89,9 +89,14 @@ func sameFact(h nats.Header, ev relay.Event) bool {
 	if h.Get(nats.MsgIdHdr) == escapeValue(messageID(ev)) {
 		return true
 	}
-	ingress, _ := ev.CloudEvent.Extensions()["ingress"].(string)
 	fact, err := unescapeValue(h.Get(factHeader))
-	return err == nil && h.Get(attribute+"ingress") != ingress && fact == ev.Fact
+	return err == nil && h.Get(attribute+"ingress") != ingress(ev) && fact == ev.Fact
+}
+
+// ingress is the way that the event came.
+func ingress(ev relay.Event) string {
+	way, _ := ev.CloudEvent.Extensions()["ingress"].(string)
+	return way
 }
 
 // Holds says where the stream holds the event, or the same fact from another ingress. The

@@ -187,7 +187,7 @@ func (l *Log) Append(ctx context.Context, ev relay.Event) (relay.Stored, error) 
 	if err != nil {
 		return relay.Stored{}, notStored(err, longWait)
 	}
-	if ev.Shared && l.watched.Load() {
+	if ev.Shared && (l.watched.Load() || ingress(ev) != "webhook") {
 		return l.appendShared(ctx, msg, ev)
 	}
 	got, err := l.publish(l.cfg.Stream, msg, l.grouped.Load())

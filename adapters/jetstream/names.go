@@ -110,31 +110,50 @@ func subjectsBelow(prefixes []string) []string {
 	return subjects
 }
 
+// maxTypeTokens is how many tokens a type may have.
+const maxTypeTokens = 8
+
 // typeFilters turns a pattern of types into subject filters below each of the stream's
 // subjects: "fine_tune.*" is every type of two tokens that begins so, "fine_tune.>" every
-// longer one. An empty pattern is every type.
-func typeFilters(subjects []string, pattern string) []string {
-	if pattern == "" || pattern == ">" {
-		return subjects
+// longer one. An empty pattern is every type. A resource, if it is not empty, is that
+// of every subject.
+func typeFilters(subjects []string, pattern, resource string) []string {
+	if pattern == "" {
+		pattern = ">"
+	}
+	last := "*"
+	if resource != "" {
+		last = ResourceToken(resource)
 	}
 	var tail []byte
 	tokens := strings.Split(pattern, ".")
-	for i, token := range tokens {
-		if i > 0 {
-			tail = append(tail, '.')
-		}
-		if token == "*" || token == ">" && i == len(tokens)-1 {
+	open := tokens[len(tokens)-1] == ">"
+	if open {
+		tokens = tokens[:len(tokens)-1]
+	}
+	for _, token := range tokens {
+		if token == "*" {
 			tail = append(tail, token...)
 		} else {
 			tail = appendEscaped(tail, token, tokenByte)
 		}
+		tail = append(tail, '.')
 	}
-	if tokens[len(tokens)-1] != ">" {
-		tail = append(tail, ".*"...) // the resource
+	tails := []string{string(tail) + last}
+	switch {
+	case open && resource == "":
+		tails[0] = string(tail) + ">"
+	case open:
+		tails = nil
+		for n := 1; n <= max(1, maxTypeTokens-len(tokens)); n++ {
+			tails = append(tails, string(tail)+strings.Repeat("*.", n)+last)
+		}
 	}
-	filters := make([]string, len(subjects))
-	for i, s := range subjects {
-		filters[i] = strings.TrimSuffix(s, ">") + string(tail)
+	var filters []string
+	for _, s := range subjects {
+		for _, tail := range tails {
+			filters = append(filters, strings.TrimSuffix(s, ">")+tail)
+		}
 	}
 	return filters
 }

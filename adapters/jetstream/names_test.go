@@ -76,7 +76,21 @@ func TestTypeFilters(t *testing.T) {
 		"*.done":      "[together.*.done.* other.*.done.*]",
 		"$JS.a b":     "[together.%24JS.a%20b.* other.%24JS.a%20b.*]",
 	} {
-		if got := fmt.Sprint(typeFilters([]string{"together.>", "other.>"}, pattern)); got != want {
+		if got := fmt.Sprint(typeFilters([]string{"together.>", "other.>"}, pattern, "")); got != want {
+			t.Errorf("typeFilters(%q) = %s, want %s", pattern, got, want)
+		}
+	}
+}
+
+func TestTypeFiltersOfAResource(t *testing.T) {
+	t.Parallel()
+	for pattern, want := range map[string]string{
+		"batch.done":    "[a.batch.done.r%2E1]",
+		"fine_tune.*":   "[a.fine_tune.*.r%2E1]",
+		"a.b.c.d.e.f.>": "[a.a.b.c.d.e.f.*.r%2E1 a.a.b.c.d.e.f.*.*.r%2E1]",
+		"":              "[a.*.r%2E1 a.*.*.r%2E1 a.*.*.*.r%2E1 a.*.*.*.*.r%2E1 a.*.*.*.*.*.r%2E1 a.*.*.*.*.*.*.r%2E1 a.*.*.*.*.*.*.*.r%2E1 a.*.*.*.*.*.*.*.*.r%2E1]",
+	} {
+		if got := fmt.Sprint(typeFilters([]string{"a.>"}, pattern, "r.1")); got != want {
 			t.Errorf("typeFilters(%q) = %s, want %s", pattern, got, want)
 		}
 	}

@@ -86,18 +86,15 @@ func (r *Reader) Events(ctx context.Context, q Query, yield func(Message) error)
 		return err
 	}
 	subjects := stream.CachedInfo().Config.Subjects
-	filters := typeFilters(subjects, q.Type)
+	filters := typeFilters(subjects, q.Type, q.Resource)
 	if q.Type != "" && !strings.HasPrefix(q.Type, ">") && !strings.HasPrefix(q.Type, "*") {
 		for _, prefix := range q.Prefixes {
 			if !slices.Contains(subjects, prefix+".>") && slices.ContainsFunc(subjects, func(s string) bool { return strings.HasPrefix(prefix+".", strings.TrimSuffix(s, ">")) }) {
-				filters = append(filters, typeFilters([]string{prefix + ".>"}, q.Type)...)
+				filters = append(filters, typeFilters([]string{prefix + ".>"}, q.Type, q.Resource)...)
 			}
 		}
 	}
 	return r.walk(ctx, r.stream, filters, q, func(p Place, h nats.Header, data []byte) error {
-		if q.Resource != "" && !strings.HasSuffix(p.Subject, "."+ResourceToken(q.Resource)) {
-			return nil
-		}
 		ev, err := decode(h, data)
 		return yield(Message{Event: ev, Place: p, Broken: err})
 	})

@@ -23,6 +23,9 @@ const turnTTL = 20 * time.Second
 // Turn returns the turn of the log's stream.
 func (l *Log) Turn() *Turn { return &Turn{l, turnTTL} }
 
+// soonAgain is how long a server that cannot be asked now is left alone.
+const soonAgain = 250 * time.Millisecond
+
 const turnKey = "turn"
 
 // Hold implements [relay.Turn]. A relay that cannot keep its turn alive stops its work before
@@ -36,10 +39,12 @@ func (t *Turn) Hold(ctx context.Context, work func(context.Context)) error {
 			t.keep(ctx, kv, revision, me, work)
 			continue
 		}
-		if !lostRace(err) && ctx.Err() == nil {
+		wait := t.ttl / 4
+		if !lostRace(err) {
+			wait = soonAgain
 			t.log.log.Debug().Err(err).Msg("cannot ask whose turn it is to watch; trying again")
 		}
-		rest(ctx, t.ttl/4)
+		rest(ctx, wait)
 	}
 	return nil
 }

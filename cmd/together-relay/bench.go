@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"together-relay/adapters/together"
+	"together-relay/schemas"
 )
 
 type benchFlags struct {
@@ -70,7 +71,7 @@ nothing wrong. Ctrl-C ends the run and prints what there is.`,
 	fl.BoolVar(&f.verify, "verify", false, "read the stream afterwards")
 	fl.BoolVar(&f.noRetry, "no-retry", false, "send nothing again")
 	outputFlag(cmd, &f.output)
-	_ = cmd.RegisterFlagCompletionFunc("type", cobra.FixedCompletions(knownTypes(), cobra.ShellCompDirectiveNoFileComp))
+	_ = cmd.RegisterFlagCompletionFunc("type", cobra.FixedCompletions(schemas.Types(), cobra.ShellCompDirectiveNoFileComp))
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if f.count > 0 && !fl.Changed("duration") {
 			f.duration = 0

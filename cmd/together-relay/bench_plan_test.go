@@ -65,7 +65,7 @@ func TestBenchBodiesAreGood(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, typ := range append(set.Types(), "brand.new", `quoted"type`) {
+	for _, typ := range append(schemas.Types(), "brand.new", `quoted"type`) {
 		for _, size := range []int{450, 451, 20_000} {
 			b, err := newBenchBody("bench_abc_", typ, size, time.Now())
 			if err != nil {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 
 	"together-relay/adapters/jetstream"
 	"together-relay/adapters/natsd"
+	"together-relay/adapters/together"
 )
 
 // Settings are what is in force: flag, else environment, else file, else default.
@@ -27,6 +29,7 @@ type settings struct {
 	stream   jetstream.Config
 	log      logSettings
 	secrets  secretSettings
+	watch    watchSettings
 	sources  map[string]*sourceSettings // from the file
 	active   map[string][][]byte        // the secrets that the sources were opened with
 
@@ -49,13 +52,25 @@ type natsSettings struct {
 
 type logSettings struct{ level, format string }
 
-type secretSettings struct{ webhook, webhookFile, apiKey string }
+type secretSettings struct{ webhook, webhookFile, apiKey, apiKeyFile string }
+
+// watchSettings say how the Together API is watched. An interval of 0 switches a resource off.
+type watchSettings struct {
+	base                                           string
+	fineTunes, batches, evaluations, files, models time.Duration
+	back                                           days
+	budget                                         int
+	tokens                                         byteSize
+	simulate                                       bool
+	deprecations                                   []together.Deprecation // from the file
+}
 
 // Which verbs know a knob.
 const (
 	forAll   = 1 << iota // every verb that has to do with a relay
 	forNATS              // the verbs that read the stream
 	forServe             // serve alone
+	forAPI               // the verbs that ask the Together API
 )
 
 // knob is every setting that is no list, once.
@@ -102,7 +117,22 @@ func (s *settings) declare() *knobs {
 	k.text(&s.stream.Provision, "provision", "RELAY_PROVISION", jetstream.ProvisionCreate, "create makes missing streams, apply also changes those that differ, check only reports")
 	k.text(&s.log.level, "log-level", "RELAY_LOG_LEVEL", "info", "trace, debug, info, warn or error")
 	k.text(&s.log.format, "log-format", "RELAY_LOG_FORMAT", "json", "json or console; console with --dev")
-	k.secret(&s.secrets.apiKey, "api-key", "TOGETHER_API_KEY", "key of the Together API, for watching it")
+
+	k.group = forServe | forAPI
+	k.secret(&s.secrets.apiKey, "api-key", "TOGETHER_API_KEY", "key of the Together API; with it the relay watches the API")
+	k.text(&s.secrets.apiKeyFile, "api-key-file", "TOGETHER_API_KEY_FILE", "", "`file` with the key of the Together API")
+	k.text(&s.watch.base, "api-url", "TOGETHER_BASE_URL", together.DefaultURI, "`URL` of the Together API, with or without /v1")
+
+	k.group = forServe
+	k.span(&s.watch.fineTunes, "watch-fine-tunes", "RELAY_WATCH_FINE_TUNES", time.Minute, "`duration` between two looks at the fine-tunes; 0 is never")
+	k.span(&s.watch.batches, "watch-batches", "RELAY_WATCH_BATCHES", 30*time.Second, "`duration` between two looks at the batches; 0 is never")
+	k.span(&s.watch.evaluations, "watch-evaluations", "RELAY_WATCH_EVALUATIONS", 30*time.Second, "`duration` between two looks at the evaluations; 0 is never")
+	k.span(&s.watch.files, "watch-files", "RELAY_WATCH_FILES", 30*time.Second, "`duration` between two looks at the files; 0 is never")
+	k.span(&s.watch.models, "watch-models", "RELAY_WATCH_MODELS", 6*time.Hour, "`duration` between two looks at the models; 0 is never")
+	k.value(&s.watch.back, "since", "RELAY_SINCE", "at the first look at the API, publish what happened within that `duration` too, as in 12h or 7d")
+	k.number(&s.watch.budget, "watch-budget", "RELAY_WATCH_BUDGET", 120, "largest `number` of requests to the API in a minute")
+	k.value(&s.watch.tokens, "watch-tokens", "RELAY_WATCH_TOKENS", "largest output file that is read to count the tokens of a batch, as in 100MiB; 0 is none")
+	k.flag(&s.watch.simulate, "simulate", "RELAY_SIMULATE", "with --dev, watch a made-up Together in this process: living events without an account")
 	return k
 }
 
@@ -168,7 +198,7 @@ func (s *settings) loadFile() error {
 	if err != nil {
 		return usagef("%w", err)
 	}
-	s.sources = f.sources
+	s.sources, s.watch.deprecations = f.sources, f.deprecations
 	for name, v := range f.values {
 		if s.origin[name] != "default" {
 			continue
@@ -205,6 +235,12 @@ func (s *settings) check() error {
 		return usagef("max-in-flight is %d, it must be positive", s.http.maxInFlight)
 	case s.stream.Replicas < 1 || s.stream.Replicas > 5:
 		return usagef("replicas is %d, NATS knows 1 to 5", s.stream.Replicas)
+	case min(s.watch.fineTunes, s.watch.batches, s.watch.evaluations, s.watch.files, s.watch.models) < 0:
+		return usagef("an interval of watching is negative; 0 switches it off")
+	case s.watch.budget < 1:
+		return usagef("watch-budget is %d requests a minute, it must be positive", s.watch.budget)
+	case s.watch.simulate && !s.dev:
+		return usagef("simulate goes with dev alone")
 	case !strings.HasPrefix(s.http.publicURL, "http://") && !strings.HasPrefix(s.http.publicURL, "https://"):
 		return usagef("public-url is %q, it must begin with http:// or https://", s.http.publicURL)
 	case strings.ContainsAny(s.stream.Stream, ". *>/\\\t\r\n") || s.stream.Stream == "":
@@ -317,3 +353,29 @@ func (b *byteSize) String() string {
 }
 
 func (*byteSize) Type() string { return "size" }
+
+// days is a length of time that may be written in days.
+type days time.Duration
+
+func (d *days) Set(text string) error {
+	n, err := parseDays(text)
+	*d = days(n)
+	return err
+}
+
+func (d *days) String() string { return time.Duration(*d).String() }
+
+func (*days) Type() string { return "duration" }
+
+// parseDays reads a length of time such as 2h or 7d.
+func parseDays(text string) (time.Duration, error) {
+	if number, ok := strings.CutSuffix(text, "d"); ok {
+		if n, err := strconv.ParseFloat(number, 64); err == nil && n >= 0 && n < 36500 {
+			return time.Duration(n * 24 * float64(time.Hour)), nil
+		}
+	}
+	if d, err := time.ParseDuration(text); err == nil && d >= 0 {
+		return d, nil
+	}
+	return 0, fmt.Errorf("%q is no length of time; write 2h or 7d", text)
+}

@@ -162,7 +162,7 @@ func (l letters) retry(ctx context.Context, numbers []uint64, w io.Writer) error
 	if err != nil {
 		return err
 	}
-	sources, err := l.openSources(set)
+	sources, err := l.openSources()
 	if err != nil {
 		return err
 	}

@@ -56,7 +56,7 @@ signed with the first secret of its source. Each answer is printed.`,
 	fl.BoolVarP(&f.query.Follow, "follow", "f", false, "go on with what is stored later; with --since 0s only that")
 	fl.StringVar(&f.forwardTo, "forward-to", "", "`URL` to post the events to")
 	outputFlag(cmd, &f.output)
-	_ = cmd.RegisterFlagCompletionFunc("type", cobra.FixedCompletions(knownTypes(), cobra.ShellCompDirectiveNoFileComp))
+	_ = cmd.RegisterFlagCompletionFunc("type", cobra.FixedCompletions(schemas.Types(), cobra.ShellCompDirectiveNoFileComp))
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := s.asClient(); err != nil {
 			return err
@@ -72,11 +72,7 @@ func events(ctx context.Context, s *settings, f eventsFlags, stdout, stderr io.W
 	}
 	show := eventPrinter(stdout, f.output)
 	if f.forwardTo != "" {
-		set, err := schemas.Load()
-		if err != nil {
-			return err
-		}
-		sources, err := s.openSources(set)
+		sources, err := s.openSources()
 		if err != nil {
 			return err
 		}
@@ -124,13 +120,7 @@ func parseSince(text string, now time.Time) (time.Time, error) {
 			return t, nil
 		}
 	}
-	if days, ok := strings.CutSuffix(text, "d"); ok {
-		var n float64
-		if _, err := fmt.Sscanf(days, "%g", &n); err == nil && n >= 0 {
-			return now.Add(-time.Duration(n * 24 * float64(time.Hour))), nil
-		}
-	}
-	if d, err := time.ParseDuration(text); err == nil && d >= 0 {
+	if d, err := parseDays(text); err == nil {
 		return now.Add(-d), nil
 	}
 	return time.Time{}, fmt.Errorf("%q is no time and no length of time; write 2h, 7d or 2026-07-01T09:00:00Z", text)

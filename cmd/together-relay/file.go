@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v4"
+
+	"together-relay/adapters/together"
 )
 
 // A file is what relay.yaml says: values of knobs, by flag name, and the lists.
@@ -19,6 +21,8 @@ type file struct {
 	name    string
 	values  map[string]fileValue
 	sources map[string]*sourceSettings
+	// models that their maker has announced to withdraw
+	deprecations []together.Deprecation
 }
 
 type fileValue struct{ text, at string } // at is file:line
@@ -72,15 +76,18 @@ func parseFile(name string, text []byte, env func(string) (string, bool)) (*file
 		return nil, err
 	}
 	known := (&settings{}).declare().known
-	keys := []string{"sources"}
+	keys := []string{"sources", "deprecations"}
 	for flag := range known {
 		if flag != "config" {
 			keys = append(keys, yamlKey(flag))
 		}
 	}
 	return f, f.each(root, keys, func(key string, value *yaml.Node) error {
-		if key == "sources" {
+		switch key {
+		case "sources":
 			return f.readSources(value)
+		case "deprecations":
+			return f.readDeprecations(value)
 		}
 		if value.Kind != yaml.ScalarNode {
 			return f.errorf(value, "%s must be a single value", key)
@@ -172,6 +179,43 @@ func (f *file) readSources(n *yaml.Node) error {
 		f.sources[name] = s
 		return nil
 	})
+}
+
+// readDeprecations reads the operator's own table of models that will be withdrawn.
+func (f *file) readDeprecations(n *yaml.Node) error {
+	if n.Kind != yaml.SequenceNode {
+		return f.errorf(n, "deprecations must be a list")
+	}
+	for _, entry := range n.Content {
+		var d together.Deprecation
+		err := f.each(entry, []string{"model", "replacement", "product", "sunset"}, func(key string, v *yaml.Node) error {
+			if v.Kind != yaml.ScalarNode {
+				return f.errorf(v, "%s must be a single value", key)
+			}
+			switch key {
+			case "model":
+				d.Model = v.Value
+			case "replacement":
+				d.Replacement = v.Value
+			case "product":
+				d.Product = v.Value
+			case "sunset":
+				if _, err := time.Parse(time.DateOnly, v.Value); err != nil {
+					return f.errorf(v, "sunset is %q; write a date, such as 2026-06-22", v.Value)
+				}
+				d.Sunset = v.Value
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		if d.Model == "" {
+			return f.errorf(entry, "a deprecation names no model")
+		}
+		f.deprecations = append(f.deprecations, d)
+	}
+	return nil
 }
 
 var sourceName = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,63}$`)

@@ -70,10 +70,11 @@ func (silent) Error() string { return "" }
 func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "together-relay",
-		Short: "Webhooks of Together AI in, CloudEvents on NATS JetStream out, once",
-		Long: `together-relay takes signed webhooks, turns each into a CloudEvent and stores it on NATS
-JetStream before it says 200. Any number of teams read from there, in any language.`,
+		Short: "What happens at Together AI in, CloudEvents on NATS JetStream out, once",
+		Long: `together-relay watches the Together API and takes signed webhooks, turns each fact into a CloudEvent
+and stores it on NATS JetStream, once. Any number of teams read from there, in any language.`,
 		Example: `  together-relay serve --dev                    # everything in one process, on this machine
+  together-relay serve --dev --simulate         # the same, with a made-up Together that lives
   together-relay trigger fine_tune.completed    # send it a signed sample
   together-relay events                         # see what is stored`,
 		SilenceUsage:  true,
@@ -84,7 +85,7 @@ JetStream before it says 200. Any number of teams read from there, in any langua
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usagef("%w; see together-relay %s --help", err, cmd.Name())
 	})
-	root.AddCommand(newServe(), newTrigger(), newBench(), newEvents(), newDLQ(), newSchemas(), newConfig(), newHealth(), newVersion())
+	root.AddCommand(newServe(), newTrigger(), newBench(), newEvents(), newWait(), newReconcile(), newDLQ(), newWebhooks(), newSchemas(), newConfig(), newHealth(), newTogetherSim(), newVersion())
 	root.SetHelpTemplate(help)
 	usageErrors(root)
 	return root

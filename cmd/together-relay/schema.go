@@ -37,7 +37,7 @@ func newSchemasLs() *cobra.Command {
 		Example: "  together-relay schemas ls",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			for _, typ := range knownTypes() {
+			for _, typ := range schemas.Types() {
 				text, err := schemas.Schema(typ)
 				if err != nil {
 					return err
@@ -77,7 +77,7 @@ func newSchemasShow() *cobra.Command {
   together-relay schemas show batch.done --example`,
 		Args: cobra.ExactArgs(1),
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-			return knownTypes(), cobra.ShellCompDirectiveNoFileComp
+			return schemas.Types(), cobra.ShellCompDirectiveNoFileComp
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			read := schemas.Schema
@@ -86,7 +86,7 @@ func newSchemasShow() *cobra.Command {
 			}
 			text, err := read(args[0])
 			if err != nil {
-				return usagef("type %q has no schema; there is %s", args[0], strings.Join(knownTypes(), ", "))
+				return usagef("type %q has no schema; there is %s", args[0], strings.Join(schemas.Types(), ", "))
 			}
 			_, err = cmd.OutOrStdout().Write(text)
 			return err
@@ -143,7 +143,7 @@ func check(typ string, text []byte) (relay.Event, error) {
 	}
 	if typ != "" {
 		if !set.Has(typ) {
-			return relay.Event{}, usagef("type %q has no schema; there is %s", typ, strings.Join(set.Types(), ", "))
+			return relay.Event{}, usagef("type %q has no schema; there is %s", typ, strings.Join(schemas.Types(), ", "))
 		}
 		text = fmt.Appendf(nil, `{"id":"check","type":%q,"data":%s}`, typ, text)
 	}

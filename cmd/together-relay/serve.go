@@ -6,22 +6,17 @@ import (
 	"fmt"
 	"io"
 	stdlog "log"
-	"maps"
 	"net"
 	"net/http"
 	"net/http/pprof"
 	"os"
 	"os/signal"
-	"reflect"
 	"runtime"
-	"strings"
 	"syscall"
 	"time"
 
-	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/term"
 
 	"together-relay/adapters/httpd"
 	"together-relay/adapters/jetstream"
@@ -66,15 +61,22 @@ func serve(ctx context.Context, s *settings, stdout, stderr io.Writer) (err erro
 	if err != nil {
 		return err
 	}
-	sources, err := s.openSources(set)
+	var made net.Listener
+	if s.watch.simulate {
+		if made, err = s.simulate(); err != nil {
+			return err
+		}
+		defer closeQuietly(made)
+	}
+	sources, err := s.openSources()
 	if err != nil {
 		return err
 	}
 	if len(sources) == 0 {
-		if s.secrets.apiKey == "" {
-			return usagef("no secret: set TOGETHER_WEBHOOK_SECRET or TOGETHER_WEBHOOK_SECRET_FILE, or try serve --dev, which makes one")
+		if !s.watches() {
+			return usagef("no secret and no API key: set TOGETHER_WEBHOOK_SECRET or TOGETHER_WEBHOOK_SECRET_FILE to take webhooks, TOGETHER_API_KEY to watch the API, or try serve --dev, which makes a secret")
 		}
-		log.Warn().Msg("TOGETHER_API_KEY is set, but this version does not watch the API yet; without a secret there is nothing to take in")
+		log.Info().Msg("no webhook secret is set; the relay only watches the API")
 	}
 	if s.stream.Prefixes, err = s.prefixes(); err != nil {
 		return err
@@ -132,11 +134,17 @@ func serve(ctx context.Context, s *settings, stdout, stderr io.Writer) (err erro
 		store = traces.Log(store)
 	}
 
+	watcher, watching, err := s.openWatcher(events, store, set, metrics, log.With().Str("part", "watch").Logger())
+	if err != nil {
+		return err
+	}
+
 	web := httpd.New(httpd.Config{
 		Sources:     s.httpSources(),
 		Receiver:    openIntake(sources, set, store),
 		Done:        func(o relay.Outcome) { metrics.Done(o); logOutcome(log, o) },
 		Ready:       events.Ready,
+		Detail:      watching.detail,
 		Schemas:     schemas.Files,
 		MaxBody:     func() int64 { return min(int64(s.http.maxBody), events.Room()) },
 		MaxInFlight: s.http.maxInFlight,
@@ -164,6 +172,12 @@ func serve(ctx context.Context, s *settings, stdout, stderr io.Writer) (err erro
 	group, failed := errgroup.WithContext(loops)
 	group.Go(func() error { return events.Run(failed) })
 	group.Go(func() error { return watchSecrets(failed, hangup, s, sources, log) })
+	if made != nil {
+		group.Go(func() error { return serveSim(failed, made, 0, simSpeed) })
+	}
+	if watcher != nil {
+		group.Go(func() error { return watcher.Run(failed) })
+	}
 	group.Go(func() error { return web.Serve(public) })
 	if admin != nil {
 		side := &http.Server{Handler: adminRoutes(metrics.Handler(), s.http.pprof), ReadHeaderTimeout: 5 * time.Second}
@@ -204,67 +218,6 @@ func (s *settings) httpSources() map[string]httpd.Source {
 		sources[name] = httpd.Source{Header: header, Rate: source.Rate, AllowedOrigins: source.AllowedOrigins}
 	}
 	return sources
-}
-
-// watchSecrets reads the secret files each second, and all of the configuration on SIGHUP,
-// and rotates what has changed. What cannot be read leaves the old secrets in force.
-func watchSecrets(ctx context.Context, hangup <-chan os.Signal, s *settings, sources map[string]*together.Source, log zerolog.Logger) error {
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	known := maps.Clone(s.active)
-	said := ""
-	for {
-		asked := false
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		case <-hangup:
-			asked = true
-			again, err := s.reload()
-			if err != nil {
-				log.Error().Err(err).Msg("configuration not read again; the old one stays")
-				continue
-			}
-			s = again
-		}
-		secrets, err := s.secretsOf()
-		switch {
-		case err == nil:
-			said = ""
-		case asked || said != err.Error():
-			said = err.Error()
-			log.Error().Err(err).Msg("secrets not read again; the old ones stay")
-		}
-		for name, source := range sources {
-			if secrets[name] == nil || reflect.DeepEqual(known[name], secrets[name]) {
-				continue
-			}
-			if err := source.Rotate(secrets[name]); err != nil {
-				log.Error().Err(err).Msg("secrets not read again; the old ones stay")
-				continue
-			}
-			known[name] = secrets[name]
-			log.Info().Str("source", name).Int("active", len(secrets[name])).Msg("secrets changed")
-		}
-		if asked && err == nil {
-			log.Info().Msg("secrets read again; other settings wait for a restart")
-		}
-	}
-}
-
-// reload reads the configuration again as the process was started with it.
-func (s *settings) reload() (*settings, error) {
-	again := &settings{}
-	again.knobs = again.declare()
-	for name, from := range s.origin {
-		if from == "flag" {
-			if err := again.knobs.Set(name, s.knobs.Lookup(name).Value.String()); err != nil {
-				return nil, err
-			}
-		}
-	}
-	return again, again.load()
 }
 
 func listen(setting, address string) (net.Listener, error) {
@@ -319,100 +272,4 @@ func closeQuietly(c io.Closer) {
 // tracing says whether somebody wants traces, by the OpenTelemetry names.
 func tracing() bool {
 	return os.Getenv("OTEL_EXPORTER_OTLP_ENDPOINT") != "" || os.Getenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") != ""
-}
-
-func newLogger(cfg logSettings, w io.Writer) zerolog.Logger {
-	level, _ := zerolog.ParseLevel(cfg.level) // it was checked
-	if cfg.format == "console" {
-		w = zerolog.ConsoleWriter{Out: w, TimeFormat: time.TimeOnly, NoColor: !colorful(w)}
-	}
-	return zerolog.New(w).Level(level).With().Timestamp().Logger()
-}
-
-// colorful says whether w is a terminal whose user has nothing against colour.
-func colorful(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	return ok && os.Getenv("NO_COLOR") == "" && term.IsTerminal(int(f.Fd()))
-}
-
-// logOutcome writes the one wide line of a delivery.
-func logOutcome(log zerolog.Logger, o relay.Outcome) {
-	level := zerolog.InfoLevel
-	switch {
-	case o.Result == relay.ResultNotStored:
-		level = zerolog.ErrorLevel
-	case o.Result == relay.ResultDeadLettered || o.Rejected == relay.RejectedSignature:
-		level = zerolog.WarnLevel
-	}
-	if level < log.GetLevel() {
-		return
-	}
-	line := log.WithLevel(level) //nolint:zerologlint // it is sent below, after the fields that there are
-	text := func(name, value string) {
-		if value != "" {
-			line.Str(name, value)
-		}
-	}
-	text("source", o.Source)
-	text("type", o.Type)
-	text("event_id", o.ID)
-	text("subject", o.Subject)
-	if o.Sequence > 0 {
-		line.Uint64("seq", o.Sequence)
-	}
-	line.Str("outcome", o.Result).Int("status", o.Status)
-	text("rejected", o.Rejected)
-	text("reason", o.Reason)
-	text("detail", o.Detail)
-	text("key", o.Proof)
-	line.Int("bytes", o.Body).Str("remote", o.Remote).Dur("dur", o.Took)
-	if o.Err != nil {
-		line.Err(o.Err)
-	}
-	line.Msg("delivery")
-}
-
-// secretPlace says where the secret of the default source comes from.
-func (s *settings) secretPlace() string {
-	own := s.allSources()[defaultSource]
-	switch {
-	case s.secrets.webhook != "" || s.secrets.webhookFile != "":
-		return "of the environment"
-	case len(own.Secrets) > 0 || own.SecretFile != "":
-		return "of " + s.config
-	default:
-		return devSecretPath(s.embedded.Dir)
-	}
-}
-
-// printBanner shows a newcomer what to paste.
-func printBanner(w io.Writer, s *settings, url, natsURL string, admin net.Listener) {
-	fmt.Fprintf(w, `
-  together-relay is running, on this machine only. A delivery is answered 200 once it is on disk.
-
-    webhooks   %s/webhooks/together
-    schemas    %s/schemas/
-    NATS       %s
-    store      %s
-    secret     %s
-`, url, url, natsURL, s.embedded.Dir, s.secretPlace())
-	if admin != nil {
-		fmt.Fprintf(w, "    metrics    http://%s/metrics\n", admin.Addr())
-	}
-	self := os.Args[0]
-	if path, err := os.Executable(); err == nil && strings.Contains(path, "go-build") {
-		self = "go run ./cmd/together-relay"
-	}
-	extra := ""
-	if s.origin["data-dir"] != "default" {
-		extra = " --data-dir " + s.embedded.Dir
-	}
-	fmt.Fprintf(w, `
-  In another terminal:
-
-    %[1]s trigger fine_tune.completed%[2]s
-    %[1]s events --follow%[2]s
-    nats --server %[3]s sub 'together.>'
-
-`, self, extra, natsURL)
 }

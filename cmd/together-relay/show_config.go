@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"maps"
 	"regexp"
 	"slices"
 
@@ -10,6 +11,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"together-relay/adapters/jetstream"
+	"together-relay/adapters/together"
 )
 
 func newConfig() *cobra.Command {
@@ -86,7 +88,24 @@ func (s *settings) print(w io.Writer) error {
 			fmt.Fprintf(w, "    %s: %s\n", line.key, text)
 		}
 	}
+	if len(s.watch.deprecations) > 0 {
+		fmt.Fprintln(w, "deprecations:")
+	}
+	for _, d := range s.watch.deprecations {
+		text, err := marshal(deprecationLine(d)) // YAML reads it as well
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(w, "  - %s\n", text)
+	}
 	return nil
+}
+
+// deprecationLine is an entry of deprecations under the names of the file.
+func deprecationLine(d together.Deprecation) map[string]string {
+	line := map[string]string{"model": d.Model, "replacement": d.Replacement, "product": d.Product, "sunset": d.Sunset}
+	maps.DeleteFunc(line, func(_, value string) bool { return value == "" })
+	return line
 }
 
 type configLine struct {
@@ -138,6 +157,11 @@ func (s *settings) printJSON(w io.Writer) error {
 		}
 	}
 	out["sources"] = sources
+	deprecations := make([]map[string]string, len(s.watch.deprecations))
+	for i, d := range s.watch.deprecations {
+		deprecations[i] = deprecationLine(d)
+	}
+	out["deprecations"] = deprecations
 	text, err := marshal(out)
 	if err != nil {
 		return err

@@ -148,16 +148,13 @@ func devSecret(dir string) ([]byte, error) {
 }
 
 // openSources makes the source of each name, with its active secrets.
-func (s *settings) openSources(set *schemas.Set) (map[string]*together.Source, error) {
+func (s *settings) openSources() (map[string]*together.Source, error) {
 	secrets, err := s.secretsOf()
 	if err != nil {
 		return nil, err
 	}
 	s.active = secrets
-	urls := map[string]string{}
-	for _, typ := range set.Types() {
-		urls[typ] = strings.TrimSuffix(s.http.publicURL, "/") + "/schemas/" + typ + ".json"
-	}
+	urls := s.schemaURLs(slices.DeleteFunc(schemas.Types(), func(typ string) bool { return !schemas.Binds(typ) }))
 	opened := map[string]*together.Source{}
 	for name, source := range s.allSources() {
 		opened[name], err = together.NewSource(together.Config{
@@ -174,7 +171,16 @@ func (s *settings) openSources(set *schemas.Set) (map[string]*together.Source, e
 	return opened, nil
 }
 
-// prefixes are the subject prefixes of the sources.
+// schemaURLs are where the schema of each type is served.
+func (s *settings) schemaURLs(types []string) map[string]string {
+	urls := map[string]string{}
+	for _, typ := range types {
+		urls[typ] = strings.TrimSuffix(s.http.publicURL, "/") + "/schemas/" + typ + ".json"
+	}
+	return urls
+}
+
+// prefixes are the subject prefixes of the sources, and of what is watched.
 func (s *settings) prefixes() (map[string]string, error) {
 	prefixes := map[string]string{}
 	for name, source := range s.allSources() {
@@ -187,7 +193,7 @@ func (s *settings) prefixes() (map[string]string, error) {
 		}
 		prefixes[name] = prefix
 	}
-	if len(prefixes) == 0 {
+	if _, ok := prefixes[defaultSource]; !ok && (len(prefixes) == 0 || s.watches()) {
 		prefixes[defaultSource] = defaultSource
 	}
 	return prefixes, nil
@@ -195,7 +201,7 @@ func (s *settings) prefixes() (map[string]string, error) {
 
 // openIntake joins the sources, the schemas and the log.
 func openIntake(sources map[string]*together.Source, set *schemas.Set, log relay.Log) *relay.Intake {
-	in := &relay.Intake{Sources: map[string]relay.Opener{}, Check: set.CheckEvent, Log: log}
+	in := &relay.Intake{Sources: map[string]relay.Opener{}, Check: set.CheckSent, Log: log}
 	for name, source := range sources {
 		in.Sources[name] = source
 	}

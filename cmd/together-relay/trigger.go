@@ -44,7 +44,7 @@ The exit code is 0 if every delivery was answered 200 or 202, or 401 with --wron
   together-relay trigger model.deprecated --wrong-signature`,
 		Args: cobra.ExactArgs(1),
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-			return knownTypes(), cobra.ShellCompDirectiveNoFileComp
+			return schemas.Types(), cobra.ShellCompDirectiveNoFileComp
 		},
 	}
 	s := newSettings(cmd.Flags(), forAll)
@@ -65,14 +65,6 @@ The exit code is 0 if every delivery was answered 200 or 202, or 401 with --wron
 		return trigger(cmd.Context(), s, f, args[0], cmd.InOrStdin(), cmd.OutOrStdout())
 	}
 	return cmd
-}
-
-func knownTypes() []string {
-	set, err := schemas.Load()
-	if err != nil {
-		return nil
-	}
-	return set.Types()
 }
 
 func trigger(ctx context.Context, s *settings, f triggerFlags, typ string, stdin io.Reader, stdout io.Writer) error {
@@ -133,11 +125,7 @@ func trigger(ctx context.Context, s *settings, f triggerFlags, typ string, stdin
 
 // signer is the source to sign for, by the secrets of the running relay.
 func (f triggerFlags) signer(s *settings) (*together.Source, error) {
-	set, err := schemas.Load()
-	if err != nil {
-		return nil, err
-	}
-	sources, err := s.openSources(set)
+	sources, err := s.openSources()
 	if err != nil {
 		return nil, err
 	}

@@ -16,7 +16,7 @@ func TestSamplesAreGood(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, typ := range set.Types() {
+	for _, typ := range schemas.Types() {
 		smp, err := newSample(typ, triggerFlags{}, nil)
 		if err != nil {
 			t.Fatal(err)

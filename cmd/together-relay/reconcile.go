@@ -1,0 +1,133 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"together-relay/adapters/natsd"
+	"together-relay/relay"
+	"together-relay/schemas"
+)
+
+type reconcileFlags struct {
+	since  string
+	fix    bool
+	output string
+}
+
+func newReconcile() *cobra.Command {
+	var f reconcileFlags
+	cmd := &cobra.Command{
+		Use:   "reconcile",
+		Short: "Compare what Together lists with what the stream holds",
+		Long: `Asks the Together API what has happened to fine-tunes, batches, evaluations and files, and
+looks for each fact in the stream. What is missing is printed, a line each: time, type, resource and
+id, separated by tabs. With --fix it is stored, marked as every event of the watched API.
+
+The exit code is 0 if nothing is missing, or all of it is stored now; else 1. Models are left out:
+what was in the catalogue before is not to be had.`,
+		Example: `  together-relay reconcile --since 7d
+  together-relay reconcile --since 2026-07-01T09:00:00Z --fix`,
+		Args: cobra.NoArgs,
+	}
+	s := newSettings(cmd.Flags(), forAll|forNATS|forAPI)
+	fl := cmd.Flags()
+	fl.StringVar(&f.since, "since", "24h", "what happened since then: a `time` such as 2026-07-01T09:00:00Z, or how long ago, such as 2h or 7d")
+	fl.BoolVar(&f.fix, "fix", false, "store what is missing")
+	outputFlag(cmd, &f.output)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if err := s.asClient(); err != nil {
+			return err
+		}
+		return reconcile(cmd.Context(), s, f, cmd.OutOrStdout(), cmd.ErrOrStderr())
+	}
+	return cmd
+}
+
+func reconcile(ctx context.Context, s *settings, f reconcileFlags, stdout, stderr io.Writer) error {
+	now := time.Now()
+	since, err := parseSince(f.since, now)
+	if err != nil {
+		return usagef("--since: %w", err)
+	}
+	if oldest := now.Add(-s.stream.MaxAge); s.stream.MaxAge > 0 && since.Before(oldest) {
+		since = oldest
+		fmt.Fprintf(stderr, "together-relay: the stream keeps events for %s; what happened before is not compared\n", s.stream.MaxAge)
+	}
+	api, err := s.openAPI(func(what string) { fmt.Fprintf(stderr, "together-relay: passed over: %s\n", what) })
+	if err != nil {
+		return err
+	}
+	if api == nil {
+		return usagef("no key: set TOGETHER_API_KEY or TOGETHER_API_KEY_FILE")
+	}
+	set, err := schemas.Load()
+	if err != nil {
+		return err
+	}
+	if s.stream.Prefixes, err = s.prefixes(); err != nil {
+		return err
+	}
+	reader, err := s.reader()
+	if err != nil {
+		return err
+	}
+	defer reader.Close()
+	if s.nats.url == "" {
+		s.stream.Flush = func() error { return natsd.FlushDir(s.embedded.Dir) }
+	}
+	log, err := reader.Log(s.stream)
+	if err != nil {
+		return err
+	}
+
+	compared, missing := 0, 0
+	err = relay.Reconcile(ctx, s.jobWatches(api), since, log.Holds, func(found relay.Finding) error {
+		if compared++; found.Sequence > 0 {
+			return nil
+		}
+		missing++
+		if f.fix {
+			if err := set.CheckEvent(found.Event); err != nil {
+				return err
+			}
+			if found.Stored, err = log.Append(ctx, found.Event); err != nil {
+				return err
+			}
+		}
+		return printFinding(stdout, f.output, found)
+	})
+	fmt.Fprintf(stderr, "together-relay: %d facts since %s, %d were missing\n", compared, since.UTC().Format(time.RFC3339), missing)
+	if err == nil && missing > 0 && !f.fix {
+		return silent(exitFailed)
+	}
+	return err
+}
+
+func printFinding(w io.Writer, output string, found relay.Finding) error {
+	ev := found.Event
+	when := ev.CloudEvent.Time().UTC()
+	if output == "json" {
+		line, err := marshal(struct {
+			Time     time.Time `json:"time"`
+			Type     string    `json:"type"`
+			Resource string    `json:"resource"`
+			ID       string    `json:"id"`
+			Sequence uint64    `json:"sequence,omitempty"` // where it is stored now
+		}{when, ev.Type, ev.Resource, ev.CloudEvent.ID(), found.Sequence})
+		if err == nil {
+			_, err = fmt.Fprintf(w, "%s\n", line)
+		}
+		return err
+	}
+	state := "missing"
+	if found.Sequence > 0 {
+		state = fmt.Sprintf("stored, seq %d", found.Sequence)
+	}
+	_, err := fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", when.Format(time.RFC3339), ev.Type, printable(ev.Resource), ev.CloudEvent.ID(), state)
+	return err
+}

@@ -1,0 +1,155 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"together-relay/adapters/jetstream"
+	"together-relay/adapters/telemetry"
+	"together-relay/adapters/together"
+	"together-relay/relay"
+	"together-relay/schemas"
+)
+
+// apiKey is the key of the Together API; empty if the relay does not watch it.
+func (s *settings) apiKey() (string, error) {
+	if s.secrets.apiKey != "" || s.secrets.apiKeyFile == "" {
+		return strings.TrimSpace(s.secrets.apiKey), nil
+	}
+	text, err := os.ReadFile(s.secrets.apiKeyFile)
+	if err != nil {
+		return "", usagef("TOGETHER_API_KEY_FILE: %w", err)
+	}
+	key := strings.TrimSpace(string(text))
+	if key == "" {
+		return "", usagef("TOGETHER_API_KEY_FILE: %s holds no key", s.secrets.apiKeyFile)
+	}
+	return key, nil
+}
+
+// watches says whether the relay has an API key.
+func (s *settings) watches() bool { return s.secrets.apiKey != "" || s.secrets.apiKeyFile != "" }
+
+// openAPI returns a client of the Together API, or nil if there is no key. What the client does not
+// understand it tells to odd.
+func (s *settings) openAPI(odd func(string)) (*together.API, error) {
+	key, err := s.apiKey()
+	if err != nil || key == "" {
+		return nil, err
+	}
+	api, err := together.NewAPI(together.APIConfig{
+		Key: key, Base: s.watch.base, PerMinute: s.watch.budget, UserAgent: "together-relay/" + version(), Odd: odd,
+		Origin: together.Origin{Name: defaultSource, URI: s.allSources()[defaultSource].URI, Schemas: s.schemaURLs(schemas.Types())},
+	})
+	if err != nil {
+		return nil, usagef("TOGETHER_API_KEY, TOGETHER_BASE_URL: %w", err)
+	}
+	return api, nil
+}
+
+// jobWatches are the resources whose jobs the API lists with their past.
+func (s *settings) jobWatches(api *together.API) []relay.Watch {
+	return []relay.Watch{
+		{Name: "fine_tunes", Resource: api.FineTunes(), Every: s.watch.fineTunes},
+		{Name: "batches", Resource: api.Batches(int64(s.watch.tokens)), Every: s.watch.batches},
+		{Name: "evaluations", Resource: api.Evaluations(), Every: s.watch.evaluations},
+		{Name: "files", Resource: api.Files(), Every: s.watch.files},
+	}
+}
+
+// openWatcher joins the API, the schemas and the log; nil if there is no key.
+func (s *settings) openWatcher(events *jetstream.Log, store relay.Log, set *schemas.Set, metrics *telemetry.Metrics, log zerolog.Logger) (*relay.Watcher, *watchState, error) {
+	api, err := s.openAPI(func(what string) { log.Warn().Str("what", what).Msg("not understood, and passed over") })
+	if api == nil {
+		return nil, nil, err
+	}
+	models, err := api.Models(s.watch.deprecations)
+	if err != nil {
+		return nil, nil, usagef("deprecations in %s: %w", s.config, err)
+	}
+	all := append(s.jobWatches(api), relay.Watch{Name: "models", Resource: models, Every: s.watch.models})
+	all = slices.DeleteFunc(all, func(w relay.Watch) bool { return w.Every == 0 })
+	state := newWatchState()
+	counts := metrics.NewWatch()
+	for _, w := range all {
+		metrics.Resource(w.Name, func() time.Time { return state.lastGood(w.Name) })
+	}
+	return &relay.Watcher{
+		Watches: all, Log: store, Check: set.CheckEvent, Ledger: events.Ledger(), Turn: events.Turn(), Back: time.Duration(s.watch.back),
+		Done: func(look relay.Look) { state.done(look); counts.Done(look); logLook(log, look) },
+	}, state, nil
+}
+
+// logLook writes a line for each event of a look, and one for the look: at debug level if
+// there is nothing to tell.
+func logLook(log zerolog.Logger, look relay.Look) {
+	for _, r := range look.Told {
+		log.Info().Str("resource", look.Resource).Str("type", r.Type).Str("event_id", r.ID).Str("subject", r.Subject).
+			Uint64("seq", r.Sequence).Str("outcome", relay.Result(r, nil)).Msg("fact")
+	}
+	line := log.Debug()
+	if look.Err != nil {
+		line = log.Warn().Err(look.Err)
+	}
+	line.Str("resource", look.Resource).Int("jobs", look.Jobs).Int("told", len(look.Told)).Int("missing", look.Missing).
+		Dur("dur", look.Took).Dur("next", look.Next).Msg("look")
+}
+
+// watchState is what the last look at each resource has shown.
+type watchState struct {
+	began time.Time
+
+	mu   sync.Mutex
+	good map[string]time.Time
+	bad  map[string]error // of the last look, if it has failed
+}
+
+func newWatchState() *watchState {
+	return &watchState{began: time.Now(), good: map[string]time.Time{}, bad: map[string]error{}}
+}
+
+func (w *watchState) done(look relay.Look) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if delete(w.bad, look.Resource); look.Err != nil {
+		w.bad[look.Resource] = look.Err
+	} else {
+		w.good[look.Resource] = time.Now()
+	}
+}
+
+// lastGood is when the last good look at the resource was, or when the relay began.
+func (w *watchState) lastGood(resource string) time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if at, ok := w.good[resource]; ok {
+		return at
+	}
+	return w.began
+}
+
+// detail says in lines which looks have failed. A key that is refused is said once.
+func (w *watchState) detail() string {
+	if w == nil { // nothing is watched
+		return ""
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var lines strings.Builder
+	for _, name := range slices.Sorted(maps.Keys(w.bad)) {
+		text := strings.ReplaceAll(w.bad[name].Error(), "\n", "; ")
+		if errors.Is(w.bad[name], relay.ErrKeyRefused) {
+			text = "the Together API refuses the key; set another TOGETHER_API_KEY and restart: " + text
+		}
+		fmt.Fprintf(&lines, "watching %s: %s\n", name, text)
+	}
+	return lines.String()
+}
