@@ -62,9 +62,6 @@ type EarlyStop struct {
 	Best *float64 // its eval loss; nil is null
 }
 
-// Float is a pointer to a number.
-func Float(f float64) *float64 { return &f }
-
 func (c Checkpoint) intermediate() bool { return strings.Contains(c.Label, "Intermediate") }
 
 func (c Checkpoint) kind() string {
@@ -173,14 +170,6 @@ func (f *FineTune) updated(now time.Time) time.Time {
 		bump(t)
 	}
 	return last
-}
-
-func over(status string) bool {
-	switch status {
-	case "completed", "error", "user_error", "cancelled":
-		return true
-	}
-	return false
 }
 
 // short is the job as the list shows it.

@@ -178,7 +178,7 @@ func (f *FineTune) lastStep(at time.Time) any {
 	for _, e := range f.log(at) {
 		n = max(n, e.Step)
 	}
-	if n == 0 && !(f.NoSteps && f.NoMetrics) {
+	if n == 0 && (!f.NoSteps || !f.NoMetrics) {
 		n = f.stepsDone(at)
 	}
 	if n == 0 {

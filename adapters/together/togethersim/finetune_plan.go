@@ -2,7 +2,6 @@ package togethersim
 
 import (
 	"math"
-	"slices"
 	"strconv"
 	"time"
 )
@@ -12,9 +11,9 @@ func digits(n int) string { return strconv.Itoa(n) }
 // planFineTune plans the upload of a training file, and the job that is trained with it.
 func (w *World) planFineTune(d dice) {
 	upload := trainingFile(d)
-	w.files = append(w.files, upload)
+	w.files = append(w.files, keep(w, upload))
 	d.at = upload.ends().At.Add(d.span(10*time.Second, 10*time.Minute))
-	w.fineTunes = append(w.fineTunes, planFineTune(d, upload.ID))
+	w.fineTunes = append(w.fineTunes, keep(w, planFineTune(d, upload.ID)))
 }
 
 // A course is a fine-tuning job in the making.
@@ -139,7 +138,7 @@ func (c *course) train(from, to int, pace time.Duration) {
 func (c *course) loss(step int, from, slope float64) *float64 {
 	wave := math.Sin(float64(step)+float64(c.Tokens%100)) * 0.03
 	n := from*math.Exp(-slope*3*float64(step)/float64(c.Steps)) + 0.2 + wave
-	return Float(math.Round(n*1e4) / 1e4)
+	return new(math.Round(n*1e4) / 1e4)
 }
 
 // restart breaks off in the middle, waits, and goes on from the last checkpoint.
@@ -218,7 +217,7 @@ func (c *course) finish(hasty, raced bool) {
 	c.after(time.Second, 5*time.Second)
 	c.enter("completed")
 	if c.chance(0.2) {
-		c.Touched = slices.Clone([]time.Time{c.now.Add(c.span(time.Minute, time.Hour))})
+		c.Touched = []time.Time{c.now.Add(c.span(time.Minute, time.Hour))}
 	}
 }
 

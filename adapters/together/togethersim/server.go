@@ -27,12 +27,12 @@ type refusal struct {
 func (e refusal) Error() string { return http.StatusText(e.status) }
 
 // refuse has the shape that most of v1 uses.
-func refuse(status int, kind, code, message string) refusal {
-	return refusal{status, row{"error": row{"message": message, "type": kind, "param": nil, "code": code}}}
+func refuse(status int, code, message string) refusal {
+	return refusal{status, row{"error": row{"message": message, "type": "invalid_request_error", "param": nil, "code": code}}}
 }
 
 func unknown(id string) refusal {
-	return refuse(http.StatusNotFound, "invalid_request_error", "not_found", "There is no "+id)
+	return refuse(http.StatusNotFound, "not_found", "There is no "+id)
 }
 
 // routes are the requests that the API answers.
@@ -93,11 +93,10 @@ func (w *World) answer(to http.ResponseWriter, r *http.Request, pattern string, 
 			status = http.StatusCreated
 		}
 	}
-	kind, text := "application/json", []byte(nil)
-	if content, ok := body.([]byte); ok {
-		kind, text = "application/octet-stream", content
-	} else {
-		text = encode(body)
+	kind := "application/octet-stream"
+	text, ok := body.([]byte)
+	if !ok {
+		kind, text = "application/json", encode(body)
 	}
 	to.Header().Set("Content-Type", kind)
 	trouble.write(to, r, status, text)
@@ -109,11 +108,12 @@ func (w *World) look(r *http.Request, pattern string, view view) (Faults, any, e
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.grow(now)
+	w.forget(now)
 	w.requests[pattern]++
 	trouble := w.faults.on(r, w.config.Seed, w.requests[pattern])
 	key, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 	if !ok || key == "" || w.config.Key != "" && key != w.config.Key {
-		return trouble, nil, refuse(http.StatusUnauthorized, "invalid_request_error", "invalid_api_key", "Invalid API key provided")
+		return trouble, nil, refuse(http.StatusUnauthorized, "invalid_api_key", "Invalid API key provided")
 	}
 	body, err := view(w, r, now)
 	return trouble, body, err
@@ -203,7 +203,7 @@ func metrics(w *World, r *http.Request, now time.Time) (any, error) {
 		}
 		var err error
 		if *n, err = strconv.Atoi(text); err != nil || *n < 0 {
-			return nil, refuse(http.StatusBadRequest, "invalid_request_error", "invalid_value", name+" is no number")
+			return nil, refuse(http.StatusBadRequest, "invalid_value", name+" is no number")
 		}
 	}
 	return row{"metrics": f.metricRows(now, from, to, resolution)}, nil
@@ -242,7 +242,7 @@ func listEvaluations(w *World, r *http.Request, now time.Time) (any, error) {
 	if text := r.URL.Query().Get("limit"); text != "" {
 		n, err := strconv.Atoi(text)
 		if err != nil || n < 1 {
-			return nil, refuse(http.StatusBadRequest, "invalid_request_error", "invalid_value", "limit is no number")
+			return nil, refuse(http.StatusBadRequest, "invalid_value", "limit is no number")
 		}
 		limit = min(n, 100)
 	}
@@ -316,7 +316,7 @@ func supportedModels(w *World, r *http.Request, now time.Time) (any, error) {
 		}
 		var err error
 		if *n, err = strconv.Atoi(text); err != nil || *n < 0 {
-			return nil, refuse(http.StatusBadRequest, "invalid_request_error", "invalid_value", name+" is wrong")
+			return nil, refuse(http.StatusBadRequest, "invalid_value", name+" is wrong")
 		}
 	}
 	rows := []any{}
@@ -354,7 +354,7 @@ func addHook(w *World, r *http.Request, now time.Time) (any, error) {
 		Events []string `json:"events"`
 	}
 	if err := json.NewDecoder(io.LimitReader(r.Body, 1<<16)).Decode(&asked); err != nil || asked.URL == "" {
-		return nil, refuse(http.StatusBadRequest, "invalid_request_error", "invalid_value", "url is missing")
+		return nil, refuse(http.StatusBadRequest, "invalid_value", "url is missing")
 	}
 	w.made++
 	h := row{"id": "wh_" + strconv.Itoa(w.made), "url": asked.URL, "events": asked.Events, "created_at": stamp(now)}

@@ -17,6 +17,9 @@ type Config struct {
 	Key    string           // the one API key that is taken; empty: any
 	Rates  Rates            // what arrives by itself; none: only what is added
 	Models int              // in the catalogue at the start
+	// Keep is how long what has arrived by itself stays after it is over; zero: for ever. The
+	// world forgets it for good some time after that, so that a long life needs no more memory.
+	Keep time.Duration
 }
 
 // Rates say how much arrives by itself, per hour.
@@ -41,6 +44,7 @@ type World struct {
 
 	mu          sync.Mutex
 	slot        int // hours from the start, up to which all that arrives by itself is there
+	forgot      int // the slot at which old jobs were forgotten last
 	fineTunes   []*FineTune
 	batches     []*Batch
 	evaluations []*Evaluation
@@ -96,9 +100,9 @@ func (w *World) arrive(slot int) {
 		plan func(dice)
 	}{
 		{w.config.Rates.FineTunes, func(d dice) { w.planFineTune(d) }},
-		{w.config.Rates.Batches, func(d dice) { w.batches = append(w.batches, planBatch(d)) }},
-		{w.config.Rates.Evaluations, func(d dice) { w.evaluations = append(w.evaluations, planEvaluation(d)) }},
-		{w.config.Rates.Files, func(d dice) { w.files = append(w.files, planFile(d)) }},
+		{w.config.Rates.Batches, func(d dice) { w.batches = append(w.batches, keep(w, planBatch(d))) }},
+		{w.config.Rates.Evaluations, func(d dice) { w.evaluations = append(w.evaluations, keep(w, planEvaluation(d))) }},
+		{w.config.Rates.Files, func(d dice) { w.files = append(w.files, keep(w, planFile(d))) }},
 		{w.config.Rates.Models, func(d dice) { w.moveModels(d) }},
 	} {
 		d := roll(w.config.Seed, uint64(kind), uint64(int64(slot)))
@@ -115,6 +119,34 @@ func (w *World) arrive(slot int) {
 			k.plan(d)
 		}
 	}
+}
+
+// keep sets when a job that has arrived by itself goes.
+func keep[T job](w *World, j T) T {
+	if s := j.base(); w.config.Keep > 0 {
+		s.Deleted = s.ends().At.Add(w.config.Keep)
+	}
+	return j
+}
+
+// forget drops jobs that have been gone for long.
+func (w *World) forget(now time.Time) {
+	if w.config.Keep <= 0 || w.forgot == w.slot {
+		return
+	}
+	w.forgot = w.slot
+	before := now.Add(-w.config.Keep)
+	w.fineTunes = forget(w.fineTunes, before)
+	w.batches = forget(w.batches, before)
+	w.evaluations = forget(w.evaluations, before)
+	w.files = forget(w.files, before)
+}
+
+func forget[T job](all []T, before time.Time) []T {
+	return slices.DeleteFunc(all, func(j T) bool {
+		gone := j.base().Deleted
+		return !gone.IsZero() && gone.Before(before)
+	})
 }
 
 // all are the jobs of all kinds.
