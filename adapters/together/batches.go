@@ -270,6 +270,9 @@ func sumTokens(r io.Reader, limit int64) (*int64, error) {
 		if n != nil {
 			sum, found = sum+*n, true
 		}
+		if sum < 0 {
+			return nil, nil
+		}
 		switch {
 		case err == nil:
 		case found:

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/url"
+	"slices"
 	"strings"
 
 	"together-relay/relay"
@@ -151,8 +152,8 @@ func (e *evaluation) end() any {
 	if e.Status == "user_error" {
 		data.Class = classUser
 	}
-	for i := len(e.Updates.is) - 1; i >= 0; i-- {
-		if text := said(e.Updates.is[i].Message); text != nil {
+	for _, update := range slices.Backward(e.Updates.is) {
+		if text := said(update.Message); text != nil {
 			data.Message = *text
 			break
 		}

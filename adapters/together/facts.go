@@ -1,6 +1,7 @@
 package together
 
 import (
+	"bytes"
 	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
@@ -63,10 +64,7 @@ func (o *origin) fact(typ, resource, discriminator string, at time.Time, data an
 	if at.IsZero() {
 		at = now
 	}
-	encoded, err := json.Marshal(data)
-	if err != nil {
-		panic("data of " + typ + ": " + err.Error()) // not reached: all numbers in it are finite
-	}
+	encoded := compact(typ, data)
 	fields, _, _ := readBody(encoded) // it was made a moment ago
 	kind := event.ApplicationJSON
 	ctx := &event.EventContextV1{
@@ -92,6 +90,17 @@ func (o *origin) fact(typ, resource, discriminator string, at time.Time, data an
 			Shared: true, Fact: sharedFact(typ, discriminator), Fields: fields,
 		},
 	}
+}
+
+// compact is JSON without the escapes that are meant for HTML.
+func compact(typ string, data any) []byte {
+	var out bytes.Buffer
+	encoder := json.NewEncoder(&out)
+	encoder.SetEscapeHTML(false)
+	if err := encoder.Encode(data); err != nil {
+		panic("data of " + typ + ": " + err.Error()) // not reached: all numbers in it are finite
+	}
+	return bytes.TrimSuffix(out.Bytes(), []byte("\n"))
 }
 
 // sharedFact is what tells the fact from others of its type and resource in a way that a

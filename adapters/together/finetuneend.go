@@ -90,7 +90,7 @@ func (s *tuning) completed(ctx context.Context) (relay.Fact, error) {
 // evaluated says whether there can be an eval loss. Where the list does not say, there can.
 func (s *tuning) evaluated() bool {
 	n := s.job.Evals.int()
-	return (n == nil || *n > 0) && (s.job.ValidationFile == nil || *s.job.ValidationFile != "")
+	return (n == nil || *n > 0) && (!s.job.ValidationFile.ok || s.job.ValidationFile.is != "")
 }
 
 // evalLoss is the last eval loss in the metrics, nil if there is none.

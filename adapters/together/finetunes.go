@@ -42,7 +42,7 @@ type fineTune struct {
 	EarlyStopped   truth   `json:"early_stopped"`
 	BestStep       number  `json:"early_stopping_best_step"`
 	BestMetric     number  `json:"early_stopping_best_metric"`
-	ValidationFile *string `json:"validation_file"`
+	ValidationFile maybe[string] `json:"validation_file"`
 	Evals          number  `json:"n_evals"`
 	Progress       maybe[struct {
 		Known truth  `json:"estimate_available"`
@@ -150,7 +150,7 @@ func (f *FineTunes) Tell(ctx context.Context, job relay.Job, mark relay.Mark) ([
 	}
 	s := tuning{FineTunes: f, job: &t, mark: mark, brief: job.Brief}
 	facts := s.told(s.fact("fine_tune.created", "", t.CreatedAt.Time, started(&t)))
-	if t.stage() <= waiting {
+	if n := t.Steps.int(); t.stage() <= waiting && (n == nil || *n == 0) { // else it waits to begin again
 		return facts, nil
 	}
 	err := s.read(ctx)

@@ -122,8 +122,6 @@ func spelled(name string) state {
 		name = "cancelled"
 	case "canceling":
 		name = "cancelling"
-	case "cancel_requested", "cancelrequested":
-		name = "cancel_requested"
 	case "complete":
 		name = "completed"
 	case "compressing_model":
@@ -326,8 +324,8 @@ func wordy(c byte) bool {
 
 const maxSentence = 500 // runes
 
-// address finds URLs, and paths that are signed like one.
-var address = regexp.MustCompile(`[^\s"'<>]*[?][^\s"'<>]*`)
+// address finds URLs, and what may be a part of one that is signed.
+var address = regexp.MustCompile(`[a-zA-Z][a-zA-Z0-9+.-]*://[^\s"'<>]+|[^\s"'<>]*[?][^\s"'<>]*`)
 
 // sentence is somebody else's text on one line, cut short, with no URL's query in it: it
 // may hold a signature.

@@ -102,7 +102,7 @@ func (m *Models) List(ctx context.Context, known int) ([]relay.Job, error) {
 	if err != nil {
 		return nil, err
 	}
-	var jobs []relay.Job
+	var jobs, others []relay.Job
 	listed := map[string]bool{}
 	for i := range all {
 		l := &all[i].is
@@ -115,14 +115,16 @@ func (m *Models) List(ctx context.Context, known int) ([]relay.Job, error) {
 	for id := range m.table {
 		if !listed[id] {
 			listed[id] = true
-			jobs = append(jobs, m.job(model{ID: id, Flagged: flags[id]}))
+			others = append(others, m.job(model{ID: id, Flagged: flags[id]}))
 		}
 	}
 	for id, flagged := range flags {
 		if !listed[id] {
-			jobs = append(jobs, m.job(model{ID: id, Flagged: flagged}))
+			others = append(others, m.job(model{ID: id, Flagged: flagged}))
 		}
 	}
+	slices.SortFunc(others, func(a, b relay.Job) int { return strings.Compare(a.ID, b.ID) })
+	jobs = append(jobs, others...)
 	if len(jobs)*10 < known*7 {
 		return nil, fmt.Errorf("GET /v1/models: 200, %d models where %d were known is not believed", len(jobs), known)
 	}

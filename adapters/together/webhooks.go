@@ -25,11 +25,7 @@ type Webhook struct {
 // RegisterWebhook asks the provider to send events of these types to the address, signed
 // with the secret.
 func (a *API) RegisterWebhook(ctx context.Context, address string, events []string, secret string) (Webhook, error) {
-	body, err := json.Marshal(struct {
-		URL    string   `json:"url"`
-		Events []string `json:"events"`
-		Secret string   `json:"secret"`
-	}{address, events, secret})
+	body, err := json.Marshal(map[string]any{"url": address, "events": events, "secret": secret})
 	if err != nil {
 		return Webhook{}, err
 	}
