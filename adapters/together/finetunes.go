@@ -25,25 +25,25 @@ func (a *API) FineTunes() *FineTunes { return &FineTunes{a} }
 // A fineTune is a job as the list shows it. No member of it says why it failed, or what
 // its loss is.
 type fineTune struct {
-	ID             word    `json:"id"`
-	Status         state   `json:"status"`
-	Model          word    `json:"model"`
-	OutputName     word    `json:"model_output_name"`
-	OutputPath     word    `json:"model_output_path"`
-	ObjectID       word    `json:"model_object_id"`
-	CreatedAt      instant `json:"created_at"`
-	StartedAt      instant `json:"started_at"` // of the stage, not of the job
-	UpdatedAt      instant `json:"updated_at"`
-	Epochs         number  `json:"epochs_completed"`
-	Steps          number  `json:"steps_completed"`
-	TotalSteps     number  `json:"total_steps"`
-	Tokens         number  `json:"token_count"`
-	Price          number  `json:"total_price"` // in billionths of a dollar
-	EarlyStopped   truth   `json:"early_stopped"`
-	BestStep       number  `json:"early_stopping_best_step"`
-	BestMetric     number  `json:"early_stopping_best_metric"`
+	ID             word          `json:"id"`
+	Status         state         `json:"status"`
+	Model          word          `json:"model"`
+	OutputName     word          `json:"model_output_name"`
+	OutputPath     word          `json:"model_output_path"`
+	ObjectID       word          `json:"model_object_id"`
+	CreatedAt      instant       `json:"created_at"`
+	StartedAt      instant       `json:"started_at"` // of the stage, not of the job
+	UpdatedAt      instant       `json:"updated_at"`
+	Epochs         number        `json:"epochs_completed"`
+	Steps          number        `json:"steps_completed"`
+	TotalSteps     number        `json:"total_steps"`
+	Tokens         number        `json:"token_count"`
+	Price          number        `json:"total_price"` // in billionths of a dollar
+	EarlyStopped   truth         `json:"early_stopped"`
+	BestStep       number        `json:"early_stopping_best_step"`
+	BestMetric     number        `json:"early_stopping_best_metric"`
 	ValidationFile maybe[string] `json:"validation_file"`
-	Evals          number  `json:"n_evals"`
+	Evals          number        `json:"n_evals"`
 	Progress       maybe[struct {
 		Known truth  `json:"estimate_available"`
 		Left  number `json:"seconds_remaining"` // until the next state
