@@ -80,7 +80,12 @@ func (p *provider) set(path, body string) {
 	p.says[path] = body
 }
 
-func provide(says map[string]string) *provider { return &provider{says: says} }
+func provide(says map[string]string) *provider {
+	if says == nil {
+		says = map[string]string{}
+	}
+	return &provider{says: says}
+}
 
 // serve returns a client of the provider over a real connection.
 func (p *provider) serve(t testing.TB) *API {
