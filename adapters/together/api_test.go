@@ -2,6 +2,7 @@ package together
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -14,7 +15,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
 
 	"together-relay/relay"
 )
@@ -98,6 +99,7 @@ func (p *provider) serve(t testing.TB) *API {
 func (p *provider) client(t testing.TB, cfg APIConfig) *API {
 	t.Helper()
 	cfg.Key = testKey
+	cfg.PerMinute = cmp.Or(cfg.PerMinute, 1e6)
 	cfg.Odd = func(what string) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
@@ -409,7 +411,7 @@ func TestWhoAmI(t *testing.T) {
 	t.Parallel()
 	p := provide(map[string]string{"/v1/whoami": `{"api_key_id":"k","organization_id":"o","project_id":"p","project_name":"P","project_slug":"s"}`})
 	who, err := p.serve(t).WhoAmI(t.Context())
-	if diff := cmp.Diff(Account{"o", "p", "P"}, who); err != nil || diff != "" {
+	if diff := gocmp.Diff(Account{"o", "p", "P"}, who); err != nil || diff != "" {
 		t.Error(err, diff)
 	}
 }
