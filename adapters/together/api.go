@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -62,6 +63,8 @@ type API struct {
 	client *http.Client
 	budget *rate.Limiter
 	origin origin
+
+	ahead atomic.Int64 // how much the provider's clock is ahead of ours, in nanoseconds
 
 	mu     sync.Mutex
 	pause  pause
@@ -223,6 +226,9 @@ func (a *API) open(ctx context.Context, method, path string, query url.Values, b
 		return broken(err)
 	}
 	defer answer.Body.Close() //nolint:errcheck // what was needed of it has been read
+	if date, err := http.ParseTime(answer.Header.Get("Date")); err == nil {
+		a.ahead.Store(int64(time.Until(date).Round(time.Second)))
+	}
 	if answer.StatusCode < 200 || answer.StatusCode > 299 {
 		text, _ := io.ReadAll(io.LimitReader(answer.Body, maxRefusal))
 		return a.refused(method, path, answer, text)
@@ -263,6 +269,9 @@ func (a *API) hold(cause error, d time.Duration) {
 		a.pause = pause{until, cause}
 	}
 }
+
+// now is the time by the provider's clock, as its last answer has told it.
+func (a *API) now() time.Time { return time.Now().Add(time.Duration(a.ahead.Load())) }
 
 // odd reports what was not understood, once.
 func (a *API) odd(format string, args ...any) {

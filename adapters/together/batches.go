@@ -96,17 +96,16 @@ func (b *Batches) job(r row[batch]) relay.Job {
 	if t.stage() == unknown {
 		b.api.oddState("batch", t.Status)
 	}
-	now := time.Now()
 	job := relay.Job{
 		ID: t.id(),
 		Change: strings.Join([]string{string(t.Status), string(t.Progress), string(t.Output), string(t.Errors),
-			t.EndedAt.raw, strconv.FormatBool(t.overdue(now))}, "|"),
+			t.EndedAt.raw, strconv.FormatBool(t.overdue(b.api.now()))}, "|"),
 		Over:    t.stage() == over,
 		Updated: t.EndedAt.Time,
 		Row:     r.raw,
 	}
 	// Where the provider does not say when it ended, that was by the deadline, mostly.
-	if job.Over && job.Updated.IsZero() && t.Deadline.Before(now) {
+	if job.Over && job.Updated.IsZero() && t.Deadline.Before(b.api.now()) {
 		job.Updated = t.Deadline.Time
 	}
 	return job
@@ -168,7 +167,7 @@ func (b *Batches) Tell(ctx context.Context, job relay.Job, mark relay.Mark) ([]r
 	if t.stage() == running {
 		add("batch.in_progress", time.Time{}, begun)
 	}
-	if t.overdue(time.Now()) {
+	if t.overdue(b.api.now()) {
 		add("batch.overdue", t.Deadline.Time, batchOverdueData{t.ID, t.Deadline.UTC(), t.Progress.float(), or(t.Model)})
 	}
 	switch end := batchEnd(t.Status); end {

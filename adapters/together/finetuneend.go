@@ -40,6 +40,15 @@ const (
 	classSystem = "system"
 )
 
+// tuneEnd is the type of the event that a state means which is the last one.
+func tuneEnd(s state) string {
+	switch s {
+	case "completed", "cancelled":
+		return "fine_tune." + string(s)
+	}
+	return "fine_tune.failed"
+}
+
 // end is the fact that a job that is over has come to its end. The error says that a detail
 // of it may still be had.
 func (s *tuning) end(ctx context.Context) (relay.Fact, error) {

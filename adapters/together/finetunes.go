@@ -150,7 +150,8 @@ func (f *FineTunes) Tell(ctx context.Context, job relay.Job, mark relay.Mark) ([
 	}
 	s := tuning{FineTunes: f, job: &t, mark: mark, brief: job.Brief}
 	facts := s.told(s.fact("fine_tune.created", "", t.CreatedAt.Time, started(&t)))
-	if n := t.Steps.int(); t.stage() <= waiting && (n == nil || *n == 0) { // else it waits to begin again
+	n := t.Steps.int()
+	if t.stage() <= waiting && (n == nil || *n == 0) && !job.Brief { // else it waits to begin again, or the row may be late
 		return facts, nil
 	}
 	err := s.read(ctx)
@@ -160,6 +161,15 @@ func (f *FineTunes) Tell(ctx context.Context, job relay.Job, mark relay.Mark) ([
 	middle, err := s.middle(ctx)
 	facts = append(facts, middle...)
 	if err != nil || t.stage() != over {
+		return facts, err
+	}
+	if job.Brief || mark.Has(tuneEnd(t.Status)) {
+		end, _ := s.end(ctx) // it is brief, or known
+		return append(facts, s.told(end)...), nil
+	}
+	if whole, err := f.find(ctx, t.id()); err == nil && whole.is.stage() == over {
+		s.job = &whole.is // the list need not show all of it
+	} else if !errors.Is(err, relay.ErrGone) && stuck(err, mark) {
 		return facts, err
 	}
 	end, err := s.end(ctx)

@@ -116,7 +116,7 @@ func TestFineTuneCompleted(t *testing.T) {
 	if diff := cmp.Diff(want, short(facts)); diff != "" {
 		t.Error(diff)
 	}
-	if diff := cmp.Diff([]string{"GET " + logPath, "GET " + savesPath, "GET " + metricsPath + "?global_step_from=0&global_step_to=48"}, asked); diff != "" {
+	if diff := cmp.Diff([]string{"GET " + logPath, "GET " + savesPath, "GET " + metricsPath + "?global_step_from=0&global_step_to=48", "GET " + tunePath}, asked); diff != "" {
 		t.Error(diff)
 	}
 	for _, fact := range facts {
@@ -301,11 +301,11 @@ func TestLossIsWaitedFor(t *testing.T) {
 	for _, c := range []struct {
 		name, status, metrics string
 		brief, wait           bool
-		asked                 int // for metrics
+		asked                 int // for metrics, mostly
 	}{
 		{"not yet", "running", `{"metrics":[]}`, false, true, 2},
 		{"older", "running", `{"metrics":[{"train/global_step":99,"train/loss":1}]}`, false, false, 1},
-		{"over", "error", `{"metrics":[]}`, false, false, 2},
+		{"over", "error", `{"metrics":[]}`, false, false, 3}, // and once for the job itself
 		{"never: not found", "running", `#404 {}`, false, false, 1},
 		{"never: bad request", "running", `#400 {}`, false, false, 1},
 		{"never: forbidden", "running", `#403 {}`, false, false, 1},

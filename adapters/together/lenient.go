@@ -20,22 +20,29 @@ import (
 // fails: a value that says nothing is as if it were not there, so that one bad member
 // does not spoil its object.
 
-// A word is a string, or the digits of a number.
+// A word is a string.
 type word string
 
 // UnmarshalJSON takes any value.
 func (t *word) UnmarshalJSON(b []byte) error {
 	*t = ""
+	if b[0] == '"' {
+		*t = word(scalar(b))
+	}
+	return nil
+}
+
+// scalar is a string, or the digits of a number; else empty.
+func scalar(b []byte) string {
 	switch {
 	case b[0] == '"':
 		var s string
-		if json.Unmarshal(b, &s) == nil {
-			*t = word(s)
-		}
+		_ = json.Unmarshal(b, &s) // it was found to be JSON before
+		return s
 	case b[0] == '-' || b[0] >= '0' && b[0] <= '9':
-		*t = word(b)
+		return string(b)
 	}
-	return nil
+	return ""
 }
 
 // A message is a string, or the member message of an object.
@@ -63,9 +70,7 @@ type number string
 
 // UnmarshalJSON takes any value.
 func (n *number) UnmarshalJSON(b []byte) error {
-	var t word
-	_ = t.UnmarshalJSON(b)
-	s := strings.TrimSpace(string(t))
+	s := strings.TrimSpace(scalar(b))
 	*n = ""
 	if v, err := strconv.ParseFloat(s, 64); err == nil && !math.IsInf(v, 0) && !math.IsNaN(v) {
 		*n = number(s)
@@ -109,9 +114,7 @@ type state string
 
 // UnmarshalJSON takes any value.
 func (s *state) UnmarshalJSON(b []byte) error {
-	var t word
-	_ = t.UnmarshalJSON(b)
-	*s = spelled(string(t))
+	*s = spelled(scalar(b))
 	return nil
 }
 
@@ -140,9 +143,7 @@ type instant struct {
 // UnmarshalJSON takes any value.
 func (i *instant) UnmarshalJSON(b []byte) error {
 	*i = instant{}
-	var t word
-	_ = t.UnmarshalJSON(b)
-	s := strings.TrimSpace(string(t))
+	s := strings.TrimSpace(scalar(b))
 	var when time.Time
 	var n number
 	_ = n.UnmarshalJSON(b)

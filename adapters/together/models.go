@@ -1,6 +1,7 @@
 package together
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -206,7 +207,7 @@ func cursor(body []byte) string {
 // A supported is a row of the supported models. It stands for several products.
 type supported struct {
 	Name      word         `json:"name"`
-	Endpoint  word         `json:"serverlessEndpoint"` // its name where it is served
+	Endpoint  word         `json:"serverlessEndpoint"`
 	Status    state        `json:"status"`
 	Products  maybe[[]any] `json:"products"`
 	UpdatedAt instant      `json:"updatedAt"`
@@ -228,10 +229,7 @@ func (m *Models) flag(flags map[string][]flag, s *supported) {
 			m.api.odd("supported model: the product %.60q is not known and passed over", name)
 			continue
 		}
-		id := string(s.Name)
-		if name == ProductServerless && s.Endpoint != "" {
-			id = string(s.Endpoint)
-		}
+		id := cmp.Or(string(s.Name), string(s.Endpoint))
 		known := slices.ContainsFunc(flags[id], func(f flag) bool { return f.Product == name })
 		if id != "" && !known {
 			flags[id] = append(flags[id], flag{name, s.UpdatedAt.Time})
