@@ -54,7 +54,7 @@ func (p *provider) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		body = rest[min(len(rest), 4):]
 	}
 	w.WriteHeader(code)
-	io.WriteString(w, body)
+	fmt.Fprint(w, body)
 }
 
 // RoundTrip answers without a network, so that a test can turn the clock.
@@ -170,8 +170,8 @@ func TestTooManyRequestsPausesTheBudgetAsLongAsTheProviderSays(t *testing.T) {
 					for k, v := range c.header {
 						w.Header().Set(k, v)
 					}
-					w.WriteHeader(429)
-					io.WriteString(w, `{"error":{"message":"slow down","type":"rate"}}`)
+					w.WriteHeader(http.StatusTooManyRequests)
+					fmt.Fprint(w, `{"error":{"message":"slow down","type":"rate"}}`)
 				}}
 				a := p.client(t, APIConfig{Transport: p})
 				_, err := a.get(t.Context(), "/v1/batches", nil, maxList)
@@ -276,7 +276,7 @@ func TestOverloadHints(t *testing.T) {
 	t.Parallel()
 	p := &provider{does: map[string]http.HandlerFunc{"/x": func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Retry-After", "3")
-		w.WriteHeader(503)
+		w.WriteHeader(http.StatusServiceUnavailable)
 	}}}
 	_, err := p.serve(t).get(t.Context(), "/x", nil, 1)
 	if later, ok := errors.AsType[*relay.Later](err); !ok || later.After != 3*time.Second || status(err) != 503 {
@@ -289,7 +289,7 @@ func TestBodiesAreBounded(t *testing.T) {
 	p := provide(map[string]string{"/x": "12345678"})
 	p.does = map[string]http.HandlerFunc{"/cut": func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Length", "100")
-		io.WriteString(w, "[")
+		fmt.Fprint(w, "[")
 	}}
 	a := p.serve(t)
 	if body, err := a.get(t.Context(), "/x", nil, 8); err != nil || string(body) != "12345678" {
@@ -345,17 +345,17 @@ func TestKeyStaysAtItsHost(t *testing.T) {
 	var got http.Header
 	storage := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		got = r.Header.Clone()
-		io.WriteString(w, "from storage")
+		fmt.Fprint(w, "from storage")
 	}))
 	defer storage.Close()
 	p := provide(nil)
 	p.does = map[string]http.HandlerFunc{
-		"/away":     http.RedirectHandler(storage.URL+"/f?X-Amz-Signature=abc", 302).ServeHTTP,
-		"/near":     http.RedirectHandler("/nearer", 307).ServeHTTP,
-		"/nearer":   func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "here") },
-		"/loop":     http.RedirectHandler("/loop", 302).ServeHTTP,
-		"/nowhere":  http.RedirectHandler("http://127.0.0.1:1/f?X-Amz-Signature=abc", 302).ServeHTTP,
-		"/nonsense": http.RedirectHandler("http://127.0.0.1:x/f?X-Amz-Signature=abc", 302).ServeHTTP,
+		"/away":     http.RedirectHandler(storage.URL+"/f?X-Amz-Signature=abc", http.StatusFound).ServeHTTP,
+		"/near":     http.RedirectHandler("/nearer", http.StatusTemporaryRedirect).ServeHTTP,
+		"/nearer":   func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "here") },
+		"/loop":     http.RedirectHandler("/loop", http.StatusFound).ServeHTTP,
+		"/nowhere":  http.RedirectHandler("http://127.0.0.1:1/f?X-Amz-Signature=abc", http.StatusFound).ServeHTTP,
+		"/nonsense": http.RedirectHandler("http://127.0.0.1:x/f?X-Amz-Signature=abc", http.StatusFound).ServeHTTP,
 	}
 	a := p.serve(t)
 	if body, err := a.get(t.Context(), "/away", nil, 100); string(body) != "from storage" || err != nil || got.Get("Authorization") != "" {

@@ -3,6 +3,7 @@ package together
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -344,9 +345,7 @@ func TestDetailsThatFail(t *testing.T) {
 	} {
 		for _, answer := range []string{"#502 <html>", "nonsense", "#429 {}", "#401 {}"} {
 			p := provide(map[string]string{tunes: tune(`"status":"completed"`)})
-			for path, body := range good {
-				p.says[path] = body
-			}
+			maps.Copy(p.says, good)
 			p.says[c.broken] = answer
 			f := p.client(t, APIConfig{Transport: p, PerMinute: 1e6}).FineTunes()
 			facts, _, err := tell(t, p, f, relay.Mark{Waits: relay.MaxWaits - 1})

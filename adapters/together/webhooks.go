@@ -31,8 +31,8 @@ func (a *API) RegisterWebhook(ctx context.Context, address string, events []stri
 	}
 	answer, err := a.do(ctx, http.MethodPost, webhooksPath, nil, body, maxDetail)
 	if err != nil {
-		if said := err.Error(); secret != "" && strings.Contains(said, secret) {
-			return Webhook{}, fmt.Errorf("POST %s: %d, and the answer repeats the secret", webhooksPath, status(err))
+		if secret != "" && strings.Contains(err.Error(), secret) {
+			err = &refusal{status: status(err), what: fmt.Sprintf("POST %s: %d, the answer repeats the secret", webhooksPath, status(err))}
 		}
 		return Webhook{}, noWebhooks(err)
 	}
