@@ -394,7 +394,7 @@ func TestNoStepDownToPlainHTTP(t *testing.T) {
 // Pitfall: one malformed job in a list must not block the others.
 func TestMalformedRowIsLeftOutAndReportedOnce(t *testing.T) {
 	t.Parallel()
-	p := provide(map[string]string{"/v1/batches": `[{"id":"b1","status":"COMPLETED"},"what",{"status":"no id"},null,{"id":{}},{"id":"b2","status":"HIBERNATING","progress":{}}]`})
+	p := provide(map[string]string{"/v1/batches": `[{"id":"b1","status":"COMPLETED"},"what",{"status":"no id"},null,{"id":{}},{"id":17,"status":{}},{"id":"b2","status":"HIBERNATING","progress":{}}]`})
 	a := p.serve(t)
 	for range 3 {
 		jobs, err := a.Batches(0).List(t.Context(), 0)
@@ -402,7 +402,7 @@ func TestMalformedRowIsLeftOutAndReportedOnce(t *testing.T) {
 			t.Fatal(jobs, err)
 		}
 	}
-	if len(p.odd) != 5 || !strings.Contains(p.odd[4], `the state "hibernating" is not known`) || strings.Contains(strings.Join(p.odd, ""), "what") {
+	if len(p.odd) != 6 || !strings.Contains(p.odd[5], `the state "hibernating" is not known`) || strings.Contains(strings.Join(p.odd, ""), "what") {
 		t.Error(p.odd)
 	}
 }

@@ -90,7 +90,7 @@ func (s *tuning) merge(saves []save) []save {
 }
 
 type checkpointData struct {
-	ID        word       `json:"fine_tune_id"`
+	ID        name       `json:"fine_tune_id"`
 	Step      int64      `json:"step"`
 	Loss      *float64   `json:"loss"`
 	Type      string     `json:"checkpoint_type"`
@@ -119,13 +119,14 @@ func (s *tuning) checkpoints(ctx context.Context) (facts []relay.Fact, err error
 	}
 	moving := s.job.stage() != over && !s.brief
 	for _, one := range missed {
-		data := checkpointData{ID: s.job.ID, Step: one.step, Loss: lossAt(m, one.step), Type: one.kind(), Path: or(word(one.path))}
+		loss, found := lossAt(m, one.step)
+		data := checkpointData{ID: s.job.ID, Step: one.step, Loss: loss, Type: one.kind(), Path: or(word(one.path))}
 		if !one.at.IsZero() {
 			at := one.at.UTC()
 			data.CreatedAt = &at
 		}
 		fact := s.fact(typeCheckpoint, one.discriminator(), one.at.Time, data)
-		fact.Wait = moving && (one.early || data.Loss == nil && given)
+		fact.Wait = moving && (one.early || !found && given)
 		facts = append(facts, fact)
 	}
 	return facts, err
@@ -134,10 +135,16 @@ func (s *tuning) checkpoints(ctx context.Context) (facts []relay.Fact, err error
 // A metric is what training has measured at a step. Training and evaluation are separate
 // metrics even of the same step.
 type metric struct {
-	Step  number `json:"train/global_step"`
-	Train number `json:"train/loss"`
-	Eval  number `json:"eval/loss"`
+	Step  number  `json:"train/global_step"`
+	Train reading `json:"train/loss"`
+	Eval  reading `json:"eval/loss"`
 }
+
+// trained says whether it is one of training, though its loss may not be finite.
+func (m *metric) trained() bool { return m.Train.number != "" || m.Train.there && !m.Eval.there }
+
+// evaluated says whether it is one of evaluation, though its loss may not be finite.
+func (m *metric) evaluated() bool { return m.Eval.number != "" || m.Eval.there && !m.Train.there }
 
 // window is how many steps before a checkpoint its loss is looked for at first.
 const window = 50
@@ -153,22 +160,26 @@ func (s *tuning) lossesAt(ctx context.Context, saves []save) (m []metric, given 
 	for {
 		query := url.Values{"global_step_from": {strconv.FormatInt(from, 10)}, "global_step_to": {strconv.FormatInt(last, 10)}}
 		m, given, err = s.readMetrics(ctx, s.job.id(), query)
-		if err != nil || !given || from == 0 || lossAt(m, first) != nil {
+		if err != nil || !given || from == 0 {
 			return m, given, err
+		}
+		if _, found := lossAt(m, first); found {
+			return m, given, nil
 		}
 		from = 0
 	}
 }
 
-// lossAt is the training loss at the step, or the last one before it; nil if there is none.
-func lossAt(m []metric, step int64) (loss *float64) {
+// lossAt is the training loss at the step, or the last one before it; nil if there is none,
+// or it is not finite.
+func lossAt(m []metric, step int64) (loss *float64, found bool) {
 	best := int64(-1)
 	for i := range m {
-		if at := m[i].Step.int(); at != nil && m[i].Train != "" && *at <= step && *at >= best {
-			best, loss = *at, m[i].Train.float()
+		if at := m[i].Step.int(); at != nil && m[i].trained() && *at <= step && *at >= best {
+			best, loss, found = *at, m[i].Train.float(), true
 		}
 	}
-	return loss
+	return loss, found
 }
 
 // readMetrics asks for metrics. It is no error if the provider does not give any of this job.

@@ -9,7 +9,7 @@ import (
 )
 
 type completedData struct {
-	ID           word     `json:"fine_tune_id"`
+	ID           name     `json:"fine_tune_id"`
 	ModelName    word     `json:"model_name"`
 	EvalLoss     *float64 `json:"eval_loss"`
 	BaseModel    *string  `json:"base_model"`
@@ -21,7 +21,7 @@ type completedData struct {
 }
 
 type failedData struct {
-	ID        word    `json:"fine_tune_id"`
+	ID        name    `json:"fine_tune_id"`
 	Message   string  `json:"error_message"`
 	Step      *int64  `json:"step"`
 	Class     string  `json:"error_class"`
@@ -29,7 +29,7 @@ type failedData struct {
 }
 
 type cancelledData struct {
-	ID        word    `json:"fine_tune_id"`
+	ID        name    `json:"fine_tune_id"`
 	Step      *int64  `json:"step"`
 	BaseModel *string `json:"base_model"`
 }
@@ -102,12 +102,12 @@ func (s *tuning) evaluated() bool {
 	return (n == nil || *n > 0) && (!s.job.ValidationFile.ok || s.job.ValidationFile.is != "")
 }
 
-// evalLoss is the last eval loss in the metrics, nil if there is none.
+// evalLoss is the last eval loss in the metrics, nil if there is none, or it is not finite.
 func (s *tuning) evalLoss(ctx context.Context) (loss *float64, err error) {
 	// The resolution thins the rows of training, and none of those that are needed here.
 	m, _, err := s.readMetrics(ctx, s.job.id(), url.Values{"resolution": {"1"}})
 	for i := range m {
-		if m[i].Eval != "" {
+		if m[i].evaluated() {
 			loss = m[i].Eval.float()
 		}
 	}
@@ -146,15 +146,16 @@ func (s *tuning) stepAtEnd(ctx context.Context, typ string) (step *int64, err er
 	if step = lastStep(s.log); step != nil {
 		return step, nil
 	}
-	if step = s.job.Steps.int(); step != nil || s.brief || s.mark.Has(typ) {
+	step = s.job.Steps.int()
+	switch {
+	case step != nil && *step > 0:
 		return step, nil
-	}
-	if len(s.running()) == 0 { // there was no step
+	case step != nil, len(s.running()) == 0, s.brief, s.mark.Has(typ): // there was no step, or it does not matter
 		return nil, nil
 	}
 	m, _, err := s.readMetrics(ctx, s.job.id(), nil)
 	for i := range m {
-		if n := m[i].Step.int(); n != nil && (step == nil || *n > *step) {
+		if n := m[i].Step.int(); n != nil && *n > 0 && (step == nil || *n > *step) {
 			step = n
 		}
 	}

@@ -25,7 +25,7 @@ func (a *API) FineTunes() *FineTunes { return &FineTunes{a} }
 // A fineTune is a job as the list shows it. No member of it says why it failed, or what
 // its loss is.
 type fineTune struct {
-	ID             word          `json:"id"`
+	ID             name          `json:"id"`
 	Status         state         `json:"status"`
 	Model          word          `json:"model"`
 	OutputName     word          `json:"model_output_name"`
@@ -148,6 +148,9 @@ func (f *FineTunes) Tell(ctx context.Context, job relay.Job, mark relay.Mark) ([
 	if err := json.Unmarshal(job.Row, &t); err != nil {
 		return nil, errors.New("read the row: it is no fine-tune")
 	}
+	if t.Status == "" { // a row as odd as that is no source of facts
+		return nil, nil
+	}
 	s := tuning{FineTunes: f, job: &t, mark: mark, brief: job.Brief}
 	facts := s.told(s.fact("fine_tune.created", "", t.CreatedAt.Time, started(&t)))
 	n := t.Steps.int()
@@ -216,7 +219,7 @@ func (s *tuning) told(facts ...relay.Fact) []relay.Fact {
 }
 
 type startedData struct {
-	ID        word    `json:"fine_tune_id"`
+	ID        name    `json:"fine_tune_id"`
 	BaseModel *string `json:"base_model"`
 	ModelName *string `json:"model_name"`
 }
@@ -262,7 +265,7 @@ func (s *tuning) middle(ctx context.Context) ([]relay.Fact, error) {
 }
 
 type restartedData struct {
-	ID      word    `json:"fine_tune_id"`
+	ID      name    `json:"fine_tune_id"`
 	Message *string `json:"message"`
 	Step    *int64  `json:"step"`
 }
@@ -282,7 +285,7 @@ func (s *tuning) restarts() (facts []relay.Fact) {
 }
 
 type earlyStoppedData struct {
-	ID         word     `json:"fine_tune_id"`
+	ID         name     `json:"fine_tune_id"`
 	BestStep   *int64   `json:"best_step"`
 	BestMetric *float64 `json:"best_metric"`
 }

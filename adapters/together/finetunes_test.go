@@ -158,6 +158,9 @@ func TestFineTuneStates(t *testing.T) {
 		}
 		last, ends := strings.CutPrefix(want, "! ")
 		expected := []string{"fine_tune.created"}
+		if status == "" {
+			expected = nil
+		}
 		if want != "" && want != "?" {
 			expected = append(expected, last)
 		}
@@ -210,7 +213,7 @@ func TestFineTuneFailed(t *testing.T) {
 		"billing": {"error", logOf(line("billing_limit", "09:30:00", `"message":"pay"`)), "",
 			`@09:30:00 {"fine_tune_id":"ID","error_message":"pay","step":null,"error_class":"system","base_model":"Qwen/Qwen3.5-9B"}`},
 		"newest": {"error", logOf(line("job_error", "09:31:00", `"message":"second"`), line("job_error", "09:30:00", `"message":"first"`), line("job_error", "09:32:00", `"message":""`)), `,"steps_completed":"0"`,
-			`@09:31:00 {"fine_tune_id":"ID","error_message":"second","step":0,"error_class":"system","base_model":"Qwen/Qwen3.5-9B"}`},
+			`@09:31:00 {"fine_tune_id":"ID","error_message":"second","step":null,"error_class":"system","base_model":"Qwen/Qwen3.5-9B"}`},
 		"nothing": {"error", logOf(), "", `@09:52:31 {"fine_tune_id":"ID","error_message":"status=error","step":null,"error_class":"system","base_model":"Qwen/Qwen3.5-9B"}`},
 	} {
 		p := provide(map[string]string{tunes: tune(`"status":"` + c.status + `"` + c.more), logPath: c.log, savesPath: "null", metricsPath: twoMetrics})
@@ -243,7 +246,7 @@ func TestFineTuneThatNoLookHasSeenRunning(t *testing.T) {
 		tunes:   tune(`"status":"completed"`),
 		logPath: logOf(line("job_pending", "09:00:01", ""), line("training_start", "09:10:01", ""), line("job_restarted", "09:11:00", `"message":"node lost"`), line("job_complete", "09:50:00", "")),
 
-		savesPath: logOf(), metricsPath: `{"metrics":[{"train/global_step":1,"eval/loss":0.7},{"train/global_step":2,"eval/loss":NaN}]}`,
+		savesPath: logOf(), metricsPath: `{"metrics":[{"train/global_step":1,"eval/loss":NaN,"train/loss":null},{"train/global_step":2,"eval/loss":0.7,"train/loss":null},{"train/global_step":2,"train/loss":NaN,"eval/loss":null},{"train/global_step":2,"train/loss":NaN}]}`,
 	})
 	f := p.serve(t).FineTunes()
 	facts, _, err := tell(t, p, f, relay.Mark{Told: []string{"fine_tune.created"}})
@@ -307,6 +310,7 @@ func TestLossIsWaitedFor(t *testing.T) {
 		{"not yet", "running", `{"metrics":[]}`, false, true, 2},
 		{"older", "running", `{"metrics":[{"train/global_step":99,"train/loss":1}]}`, false, false, 1},
 		{"over", "error", `{"metrics":[]}`, false, false, 3}, // and once for the job itself
+		{"not finite", "running", `{"metrics":[{"train/global_step":90,"train/loss":2},{"train/global_step":100,"train/loss":NaN}]}`, false, false, 1},
 		{"never: not found", "running", `#404 {}`, false, false, 1},
 		{"never: bad request", "running", `#400 {}`, false, false, 1},
 		{"never: forbidden", "running", `#403 {}`, false, false, 1},

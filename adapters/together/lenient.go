@@ -45,6 +45,19 @@ func scalar(b []byte) string {
 	return ""
 }
 
+// A name is a string, and nothing else: what has no name of that kind is nothing we know.
+type name string
+
+// UnmarshalJSON takes any value.
+func (n *name) UnmarshalJSON(b []byte) error {
+	var t word
+	if *n = ""; b[0] == '"' {
+		_ = t.UnmarshalJSON(b)
+	}
+	*n = name(t)
+	return nil
+}
+
 // A message is a string, or the member message of an object.
 type message string
 
@@ -98,6 +111,18 @@ func (n number) int() *int64 {
 	}
 	v := int64(*f)
 	return &v
+}
+
+// A reading is a number that may be there without being finite.
+type reading struct {
+	number
+	there bool
+}
+
+// UnmarshalJSON takes any value.
+func (r *reading) UnmarshalJSON(b []byte) error {
+	r.there = true
+	return r.number.UnmarshalJSON(b)
 }
 
 // A truth is a bool, or a string that says one.

@@ -1,7 +1,6 @@
 package together
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -66,8 +65,8 @@ func (a *API) Models(known []Deprecation) (*Models, error) {
 	return m, nil
 }
 
-func product(name string) bool {
-	return name == ProductServerless || name == ProductDedicated || name == ProductFineTuning
+func product(of string) bool {
+	return of == ProductServerless || of == ProductDedicated || of == ProductFineTuning
 }
 
 // A model is what is known of one at a look.
@@ -88,7 +87,7 @@ type flag struct {
 // so much at once that it is more likely broken.
 func (m *Models) List(ctx context.Context, known int) ([]relay.Job, error) {
 	type listing struct {
-		ID   word `json:"id"`
+		ID   name `json:"id"`
 		Type word `json:"type"`
 		Name word `json:"display_name"`
 	}
@@ -99,7 +98,11 @@ func (m *Models) List(ctx context.Context, known int) ([]relay.Job, error) {
 	if len(all) == 0 {
 		return nil, errors.New("GET /v1/models: 200, the catalogue is empty")
 	}
-	flags, err := m.flags(ctx)
+	inCatalogue := make(map[name]bool, len(all))
+	for i := range all {
+		inCatalogue[all[i].is.ID] = true
+	}
+	flags, err := m.flags(ctx, inCatalogue)
 	if err != nil {
 		return nil, err
 	}
@@ -160,7 +163,7 @@ const maxPages = 50
 
 // flags are the products that models are deprecated for, by model. There are none where
 // the key may not ask, or the provider does not tell.
-func (m *Models) flags(ctx context.Context) (map[string][]flag, error) {
+func (m *Models) flags(ctx context.Context, inCatalogue map[name]bool) (map[string][]flag, error) {
 	const path = "/v2/supported-models"
 	flags := map[string][]flag{}
 	query := url.Values{"limit": {"100"}}
@@ -178,7 +181,7 @@ func (m *Models) flags(ctx context.Context) (map[string][]flag, error) {
 			return nil, fmt.Errorf("GET %s: 200, %w", path, err)
 		}
 		for _, s := range each[supported](raw) {
-			m.flag(flags, &s)
+			m.flag(flags, &s, inCatalogue)
 		}
 		next := cursor(body)
 		if next == "" || next == query.Get("after") {
@@ -206,14 +209,14 @@ func cursor(body []byte) string {
 
 // A supported is a row of the supported models. It stands for several products.
 type supported struct {
-	Name      word         `json:"name"`
-	Endpoint  word         `json:"serverlessEndpoint"`
+	Name      name         `json:"name"`
+	Endpoint  name         `json:"serverlessEndpoint"` // may be its name in the catalogue
 	Status    state        `json:"status"`
 	Products  maybe[[]any] `json:"products"`
 	UpdatedAt instant      `json:"updatedAt"`
 }
 
-func (m *Models) flag(flags map[string][]flag, s *supported) {
+func (m *Models) flag(flags map[string][]flag, s *supported, inCatalogue map[name]bool) {
 	switch strings.TrimPrefix(string(s.Status), "supported_model_status_") {
 	case "deprecated":
 	case "recommended", "supported", "hidden":
@@ -222,17 +225,20 @@ func (m *Models) flag(flags map[string][]flag, s *supported) {
 		m.api.oddState("supported model", s.Status)
 		return
 	}
+	id := string(s.Name)
+	if s.Endpoint != "" && inCatalogue[s.Endpoint] && !inCatalogue[s.Name] {
+		id = string(s.Endpoint)
+	}
 	for _, of := range s.Products.is {
-		name, _ := of.(string)
-		name = strings.TrimPrefix(strings.ToLower(name), "product_")
-		if !product(name) {
-			m.api.odd("supported model: the product %.60q is not known and passed over", name)
+		from, _ := of.(string)
+		from = strings.TrimPrefix(strings.ToLower(from), "product_")
+		if !product(from) {
+			m.api.odd("supported model: the product %.60q is not known and passed over", from)
 			continue
 		}
-		id := cmp.Or(string(s.Name), string(s.Endpoint))
-		known := slices.ContainsFunc(flags[id], func(f flag) bool { return f.Product == name })
+		known := slices.ContainsFunc(flags[id], func(f flag) bool { return f.Product == from })
 		if id != "" && !known {
-			flags[id] = append(flags[id], flag{name, s.UpdatedAt.Time})
+			flags[id] = append(flags[id], flag{from, s.UpdatedAt.Time})
 		}
 	}
 }

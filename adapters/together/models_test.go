@@ -17,8 +17,8 @@ import (
 const (
 	catalogue = `[{"id":"zai-org/GLM-5","object":"model","created":0,"type":"chat","display_name":"GLM 5","pricing":{}},
 		{"id":"Qwen/Qwen3.5-9B","type":"chat"},{"id":"black-forest-labs/FLUX","type":null,"display_name":null},{"id":"zai-org/GLM-5"}]`
-	supportedOne = `{"data":[{"id":"sm_1","name":"zai-org/GLM-5","status":"SUPPORTED_MODEL_STATUS_DEPRECATED","products":["PRODUCT_SERVERLESS","PRODUCT_FINE_TUNING","PRODUCT_RESERVED"],"updatedAt":"2026-06-01T00:00:00Z"}],"next_cursor":"c2"}`
-	supportedTwo = `{"data":[{"name":"Qwen/Qwen3.5-9B-hf","serverlessEndpoint":"Qwen/Qwen3.5-9B","status":"SUPPORTED_MODEL_STATUS_SUPPORTED","products":["PRODUCT_SERVERLESS"]},
+	supportedOne = `{"data":[{"id":"sm_1","name":"zai-org/GLM-5","serverlessEndpoint":"ep_zai-org_GLM-5","status":"SUPPORTED_MODEL_STATUS_DEPRECATED","products":["PRODUCT_SERVERLESS","PRODUCT_FINE_TUNING","PRODUCT_RESERVED"],"updatedAt":"2026-06-01T00:00:00Z"}],"next_cursor":"c2"}`
+	supportedTwo = `{"data":[{"name":"black-forest-labs/FLUX-hf","serverlessEndpoint":"black-forest-labs/FLUX","status":"SUPPORTED_MODEL_STATUS_DEPRECATED","products":["PRODUCT_SERVERLESS"]},
 		{"name":"old/dedicated-only","status":"supported_model_status_deprecated","products":["PRODUCT_DEDICATED"]},"what",{"status":"NEW"}],"next_cursor":""}`
 )
 
@@ -90,6 +90,9 @@ func TestSupportedModelsHavePages(t *testing.T) {
 		p.set("/v2/supported-models", supportedTwo)
 		last := tellAll(t, m, 0, relay.Mark{First: time.Now()})
 		if want := `~old/dedicated-only: model.deprecated product=dedicated;sunset=none @00:00:00 {"model_id":"old/dedicated-only","replacement_model":null,"sunset_date":null,"product":"dedicated","source":"supported_models","confidence":"catalog_flag"}`; last[len(last)-1] != want {
+			t.Error(last)
+		}
+		if !strings.Contains(strings.Join(last, "\n"), "black-forest-labs/FLUX: model.deprecated product=serverless;sunset=none") {
 			t.Error(last)
 		}
 		if len(p.odd) != 1 || !strings.Contains(p.odd[0], `"new"`) {

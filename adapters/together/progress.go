@@ -116,7 +116,7 @@ func (a *API) fineTuneProgress(ctx context.Context, id string) (Progress, error)
 		if p.Step > 0 && t.stage() == running {
 			m, _, err := s.lossesAt(ctx, []save{{step: p.Step}})
 			if err == nil { // it does without
-				p.Loss = lossAt(m, p.Step)
+				p.Loss, _ = lossAt(m, p.Step)
 			}
 		}
 		return p, nil
