@@ -30,7 +30,7 @@ func Reconcile(ctx context.Context, watches []Watch, since time.Time, holds func
 				continue
 			}
 			// Nothing is waited for: what is not known now is not known.
-			facts, err := watch.Resource.Tell(ctx, job, Mark{First: time.Now(), Waits: MaxWaits})
+			facts, err := watch.Resource.Tell(ctx, job, Mark{First: time.Now(), Waits: GiveUp})
 			if err != nil {
 				trouble = append(trouble, fmt.Errorf("%s: %w", job.ID, err))
 			}

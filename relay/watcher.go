@@ -67,7 +67,7 @@ type Mark struct {
 	Told   []string  `json:"told,omitempty"`  // keys of the facts that are stored, or were there at the first look
 	First  time.Time `json:"first"`           // when it was seen first
 	Gone   time.Time `json:"gone,omitzero"`   // when it was missed first
-	Waits  int       `json:"waits,omitempty"` // looks that were spent waiting for more
+	Waits  int       `json:"waits,omitempty"` // looks in a row that did not learn all
 }
 
 // Has says whether the fact is known already.
@@ -79,9 +79,12 @@ type Entry struct {
 	Revision uint64
 }
 
-// MaxWaits is how many looks a fact is held back for what it may still say, and how many a
-// job that is over is asked again for details that the provider does not give.
-const MaxWaits = 2
+// How many looks in a row have patience with a job.
+const (
+	MaxWaits    = 2  // a fact is held back for what it may still say
+	MaxFailures = 5  // the end of a job is held back for details that cannot be had
+	GiveUp      = 30 // details are asked for that cannot be had
+)
 
 // ErrGone says that the provider knows no such job.
 var ErrGone = errors.New("no such job")
@@ -317,11 +320,11 @@ func (r *rounds) settle(ctx context.Context, job Job, look *Look) error {
 	}
 	mark.Waits = r.tries[job.ID]
 	facts, err := r.Resource.Tell(ctx, job, mark)
-	if err != nil { // facts that are not seen now would look new the next time
+	if err != nil && r.tries[job.ID] < MaxWaits { // facts that are not seen now would look new the next time
 		r.tries[job.ID]++
 		return fmt.Errorf("%s: %w", job.ID, err)
 	}
-	mark.Waits = MaxWaits // nothing of the past is waited for
+	mark.Waits = GiveUp // nothing of the past is waited for
 	return r.tell(ctx, job, mark, facts, nil, look, func(f Fact) bool {
 		return f.Ahead || r.Back > 0 && !f.Event.CloudEvent.Time().Before(since)
 	})
@@ -375,7 +378,7 @@ func (r *rounds) tell(ctx context.Context, job Job, mark Mark, facts []Fact, par
 	case waits:
 		mark.Waits++
 	case partial != nil:
-		mark.Waits = min(mark.Waits+1, MaxWaits)
+		mark.Waits = min(mark.Waits+1, GiveUp)
 	default:
 		mark.Waits, mark.Change, mark.Over = 0, job.Change, job.Over
 	}

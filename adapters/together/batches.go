@@ -30,7 +30,7 @@ type Batches struct {
 func (a *API) Batches(tokensCap int64) *Batches { return &Batches{a, tokensCap} }
 
 type batch struct {
-	ID        name    `json:"id"`
+	ID        word    `json:"id"`
 	Status    state   `json:"status"`
 	Model     word    `json:"model_id"`
 	Endpoint  word    `json:"endpoint"`
@@ -112,21 +112,21 @@ func (b *Batches) job(r row[batch]) relay.Job {
 }
 
 type batchStartedData struct {
-	ID       name    `json:"batch_id"`
+	ID       word    `json:"batch_id"`
 	Model    *string `json:"model_id"`
 	Endpoint *string `json:"endpoint"`
 	Input    *string `json:"input_file_id"`
 }
 
 type batchDoneData struct {
-	ID     name    `json:"batch_id"`
+	ID     word    `json:"batch_id"`
 	URL    *string `json:"output_url"`
 	Tokens *int64  `json:"total_tokens"`
 	batchOutput
 }
 
 type batchEndedData struct {
-	ID      name    `json:"batch_id"`
+	ID      word    `json:"batch_id"`
 	Message *string `json:"error_message"`
 	URL     *string `json:"output_url"`
 	batchOutput
@@ -141,7 +141,7 @@ type batchOutput struct {
 }
 
 type batchOverdueData struct {
-	ID       name      `json:"batch_id"`
+	ID       word      `json:"batch_id"`
 	Deadline time.Time `json:"deadline"`
 	Progress *float64  `json:"progress"`
 	Model    *string   `json:"model_id"`

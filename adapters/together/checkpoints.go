@@ -90,7 +90,7 @@ func (s *tuning) merge(saves []save) []save {
 }
 
 type checkpointData struct {
-	ID        name       `json:"fine_tune_id"`
+	ID        word       `json:"fine_tune_id"`
 	Step      int64      `json:"step"`
 	Loss      *float64   `json:"loss"`
 	Type      string     `json:"checkpoint_type"`

@@ -20,7 +20,7 @@ func (a *API) Evaluations() *Evaluations { return &Evaluations{a} }
 
 // An evaluation is what may be read of one. Its parameters hold tokens for other services.
 type evaluation struct {
-	ID        name               `json:"workflow_id"`
+	ID        word               `json:"workflow_id"`
 	Type      state              `json:"type"`
 	Status    state              `json:"status"`
 	CreatedAt instant            `json:"created_at"`
@@ -89,14 +89,14 @@ func (e *Evaluations) job(r row[evaluation]) relay.Job {
 }
 
 type evaluationCompletedData struct {
-	ID      name         `json:"evaluation_id"`
+	ID      word         `json:"evaluation_id"`
 	Type    *string      `json:"evaluation_type"`
 	Results *evalFigures `json:"results"`
 	File    *string      `json:"result_file_id"`
 }
 
 type evaluationFailedData struct {
-	ID      name    `json:"evaluation_id"`
+	ID      word    `json:"evaluation_id"`
 	Message string  `json:"error_message"`
 	Class   string  `json:"error_class"`
 	Type    *string `json:"evaluation_type"`

@@ -39,7 +39,7 @@ func TestEvaluations(t *testing.T) {
 		if asked := p.requests(); asked[0] != "GET /v1/evaluation?limit=100" {
 			t.Error(asked)
 		}
-		facts, _, err := tell(t, p, e, relay.Mark{Waits: relay.MaxWaits})
+		facts, _, err := tell(t, p, e, relay.Mark{Waits: relay.GiveUp})
 		last, over := strings.CutPrefix(want, "! ")
 		last, odd := strings.CutPrefix(last, "? ")
 		var expected []string
@@ -67,7 +67,7 @@ func TestEvaluationResultsAreAskedFor(t *testing.T) {
 	if facts, _, err := tell(t, p, e, relay.Mark{Waits: 1}); len(facts) > 0 || err == nil {
 		t.Error(facts, err)
 	}
-	if facts, _, err := tell(t, p, e, relay.Mark{Waits: 2}); len(facts) != 1 || err != nil || !strings.Contains(string(facts[0].Event.CloudEvent.Data()), `"results":null`) {
+	if facts, _, err := tell(t, p, e, relay.Mark{Waits: relay.MaxFailures}); len(facts) != 1 || err != nil || !strings.Contains(string(facts[0].Event.CloudEvent.Data()), `"results":null`) {
 		t.Error(facts, err)
 	}
 	if _, err := e.Find(t.Context(), "eval-none"); !errors.Is(err, relay.ErrGone) {

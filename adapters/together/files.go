@@ -17,7 +17,7 @@ type Files struct{ api *API }
 func (a *API) Files() *Files { return &Files{a} }
 
 type file struct {
-	ID        name                    `json:"id"`
+	ID        word                    `json:"id"`
 	Name      word                    `json:"filename"`
 	Purpose   word                    `json:"purpose"`
 	Bytes     number                  `json:"bytes"`
@@ -89,7 +89,7 @@ func (f *Files) job(r row[file]) relay.Job {
 }
 
 type fileProcessedData struct {
-	ID      name    `json:"file_id"`
+	ID      word    `json:"file_id"`
 	Name    *string `json:"filename"`
 	Purpose *string `json:"purpose"`
 	Bytes   *int64  `json:"bytes"`
@@ -97,7 +97,7 @@ type fileProcessedData struct {
 }
 
 type fileRefusedData struct {
-	ID        name    `json:"file_id"`
+	ID        word    `json:"file_id"`
 	Message   *string `json:"error_message"`
 	ErrorType *string `json:"error_type"`
 	Name      *string `json:"filename"`

@@ -9,7 +9,7 @@ import (
 )
 
 type completedData struct {
-	ID           name     `json:"fine_tune_id"`
+	ID           word     `json:"fine_tune_id"`
 	ModelName    word     `json:"model_name"`
 	EvalLoss     *float64 `json:"eval_loss"`
 	BaseModel    *string  `json:"base_model"`
@@ -21,7 +21,7 @@ type completedData struct {
 }
 
 type failedData struct {
-	ID        name    `json:"fine_tune_id"`
+	ID        word    `json:"fine_tune_id"`
 	Message   string  `json:"error_message"`
 	Step      *int64  `json:"step"`
 	Class     string  `json:"error_class"`
@@ -29,7 +29,7 @@ type failedData struct {
 }
 
 type cancelledData struct {
-	ID        name    `json:"fine_tune_id"`
+	ID        word    `json:"fine_tune_id"`
 	Step      *int64  `json:"step"`
 	BaseModel *string `json:"base_model"`
 }
@@ -67,7 +67,7 @@ func (s *tuning) completed(ctx context.Context) (relay.Fact, error) {
 	const typ = "fine_tune.completed"
 	t := s.job
 	stop := ofType(s.log, "early_stopped")
-	data := completedData{ID: t.ID, ModelName: t.modelName(), BaseModel: or(t.Model),
+	data := completedData{ID: t.ID, ModelName: t.OutputName, BaseModel: or(t.Model),
 		EarlyStopped: bool(t.EarlyStopped) || stop != nil, BestStep: t.BestStep.int(),
 		Tokens: t.Tokens.int(), Price: t.Price.float(), ObjectID: or(t.ObjectID)}
 	if data.Price != nil {

@@ -25,11 +25,10 @@ func (a *API) FineTunes() *FineTunes { return &FineTunes{a} }
 // A fineTune is a job as the list shows it. No member of it says why it failed, or what
 // its loss is.
 type fineTune struct {
-	ID             name          `json:"id"`
+	ID             word          `json:"id"`
 	Status         state         `json:"status"`
 	Model          word          `json:"model"`
 	OutputName     word          `json:"model_output_name"`
-	OutputPath     word          `json:"model_output_path"`
 	ObjectID       word          `json:"model_object_id"`
 	CreatedAt      instant       `json:"created_at"`
 	StartedAt      instant       `json:"started_at"` // of the stage, not of the job
@@ -157,18 +156,21 @@ func (f *FineTunes) Tell(ctx context.Context, job relay.Job, mark relay.Mark) ([
 	if t.stage() <= waiting && (n == nil || *n == 0) && !job.Brief { // else it waits to begin again, or the row may be late
 		return facts, nil
 	}
-	err := s.read(ctx)
-	if stuck(err, mark) {
-		return append(facts, s.told(s.running()...)...), err
+	missing := s.read(ctx)
+	if stuck(missing, mark) {
+		return append(facts, s.told(s.running()...)...), missing
+	}
+	if mark.Waits >= relay.GiveUp {
+		missing = nil
 	}
 	middle, err := s.middle(ctx)
 	facts = append(facts, middle...)
 	if err != nil || t.stage() != over {
-		return facts, err
+		return facts, cmp.Or(err, missing)
 	}
 	if job.Brief || mark.Has(tuneEnd(t.Status)) {
 		end, _ := s.end(ctx) // it is brief, or known
-		return append(facts, s.told(end)...), nil
+		return append(facts, s.told(end)...), missing
 	}
 	if whole, err := f.find(ctx, t.id()); err == nil && whole.is.stage() == over {
 		s.job = &whole.is // the list need not show all of it
@@ -179,13 +181,13 @@ func (f *FineTunes) Tell(ctx context.Context, job relay.Job, mark relay.Mark) ([
 	if err != nil {
 		return facts, err
 	}
-	return append(facts, s.told(end)...), nil
+	return append(facts, s.told(end)...), missing
 }
 
 // stuck says whether to wait for a detail that could not be had. After some looks it is
 // done without, unless the provider wants to be left alone.
 func stuck(err error, mark relay.Mark) bool {
-	return err != nil && (mark.Waits < relay.MaxWaits || errors.As(err, new(*relay.Later)) ||
+	return err != nil && (mark.Waits < relay.MaxFailures || errors.As(err, new(*relay.Later)) ||
 		errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded))
 }
 
@@ -219,16 +221,14 @@ func (s *tuning) told(facts ...relay.Fact) []relay.Fact {
 }
 
 type startedData struct {
-	ID        name    `json:"fine_tune_id"`
+	ID        word    `json:"fine_tune_id"`
 	BaseModel *string `json:"base_model"`
 	ModelName *string `json:"model_name"`
 }
 
 func started(t *fineTune) startedData {
-	return startedData{t.ID, or(t.Model), or(t.modelName())}
+	return startedData{t.ID, or(t.Model), or(t.OutputName)}
 }
-
-func (t *fineTune) modelName() word { return cmp.Or(t.OutputName, word(bare(string(t.OutputPath)))) }
 
 // running is the fact that the job has begun, if it is known to have.
 func (s *tuning) running() []relay.Fact {
@@ -265,7 +265,7 @@ func (s *tuning) middle(ctx context.Context) ([]relay.Fact, error) {
 }
 
 type restartedData struct {
-	ID      name    `json:"fine_tune_id"`
+	ID      word    `json:"fine_tune_id"`
 	Message *string `json:"message"`
 	Step    *int64  `json:"step"`
 }
@@ -285,7 +285,7 @@ func (s *tuning) restarts() (facts []relay.Fact) {
 }
 
 type earlyStoppedData struct {
-	ID         name     `json:"fine_tune_id"`
+	ID         word     `json:"fine_tune_id"`
 	BestStep   *int64   `json:"best_step"`
 	BestMetric *float64 `json:"best_metric"`
 }

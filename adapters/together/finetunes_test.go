@@ -352,7 +352,7 @@ func TestDetailsThatFail(t *testing.T) {
 			maps.Copy(p.says, good)
 			p.says[c.broken] = answer
 			f := p.client(t, APIConfig{Transport: p, PerMinute: 1e6}).FineTunes()
-			facts, _, err := tell(t, p, f, relay.Mark{Waits: relay.MaxWaits - 1})
+			facts, _, err := tell(t, p, f, relay.Mark{Waits: relay.MaxFailures - 1})
 			if diff := cmp.Diff(c.before, keys(facts)); diff != "" || err == nil {
 				t.Errorf("%s %s: %s, %v", c.broken, answer, diff, err)
 			}
@@ -360,7 +360,7 @@ func TestDetailsThatFail(t *testing.T) {
 			if answer == "#401 {}" {
 				f = p.client(t, APIConfig{Transport: p, PerMinute: 1e6}).FineTunes() // one that is not paused
 			}
-			facts, _, err = tell(t, p, f, relay.Mark{Waits: relay.MaxWaits})
+			facts, _, err = tell(t, p, f, relay.Mark{Waits: relay.GiveUp})
 			want := c.without
 			if later {
 				want = c.before
@@ -400,7 +400,7 @@ func TestModelNameFallsBack(t *testing.T) {
 	t.Parallel()
 	for members, want := range map[string]string{
 		`"model_output_name":"a/b","model_output_path":"s3://x"`:      `"a/b"`,
-		`"model_output_name":null,"model_output_path":"s3://x/y?s=1"`: `"s3://x/y"`,
+		`"model_output_name":null,"model_output_path":"s3://x/y?s=1"`: `""`,
 		`"model_output_name":null`:                                    `""`,
 	} {
 		p := provide(map[string]string{tunes: tune(`"status":"completed","n_evals":0,` + members), logPath: logOf(), savesPath: logOf()})

@@ -45,19 +45,6 @@ func scalar(b []byte) string {
 	return ""
 }
 
-// A name is a string, and nothing else: what has no name of that kind is nothing we know.
-type name string
-
-// UnmarshalJSON takes any value.
-func (n *name) UnmarshalJSON(b []byte) error {
-	var t word
-	if *n = ""; b[0] == '"' {
-		_ = t.UnmarshalJSON(b)
-	}
-	*n = name(t)
-	return nil
-}
-
 // A message is a string, or the member message of an object.
 type message string
 

@@ -87,7 +87,7 @@ type flag struct {
 // so much at once that it is more likely broken.
 func (m *Models) List(ctx context.Context, known int) ([]relay.Job, error) {
 	type listing struct {
-		ID   name `json:"id"`
+		ID   word `json:"id"`
 		Type word `json:"type"`
 		Name word `json:"display_name"`
 	}
@@ -98,7 +98,7 @@ func (m *Models) List(ctx context.Context, known int) ([]relay.Job, error) {
 	if len(all) == 0 {
 		return nil, errors.New("GET /v1/models: 200, the catalogue is empty")
 	}
-	inCatalogue := make(map[name]bool, len(all))
+	inCatalogue := make(map[word]bool, len(all))
 	for i := range all {
 		inCatalogue[all[i].is.ID] = true
 	}
@@ -163,7 +163,7 @@ const maxPages = 50
 
 // flags are the products that models are deprecated for, by model. There are none where
 // the key may not ask, or the provider does not tell.
-func (m *Models) flags(ctx context.Context, inCatalogue map[name]bool) (map[string][]flag, error) {
+func (m *Models) flags(ctx context.Context, inCatalogue map[word]bool) (map[string][]flag, error) {
 	const path = "/v2/supported-models"
 	flags := map[string][]flag{}
 	query := url.Values{"limit": {"100"}}
@@ -209,14 +209,14 @@ func cursor(body []byte) string {
 
 // A supported is a row of the supported models. It stands for several products.
 type supported struct {
-	Name      name         `json:"name"`
-	Endpoint  name         `json:"serverlessEndpoint"` // may be its name in the catalogue
+	Name      word         `json:"name"`
+	Endpoint  word         `json:"serverlessEndpoint"` // may be its name in the catalogue
 	Status    state        `json:"status"`
 	Products  maybe[[]any] `json:"products"`
 	UpdatedAt instant      `json:"updatedAt"`
 }
 
-func (m *Models) flag(flags map[string][]flag, s *supported, inCatalogue map[name]bool) {
+func (m *Models) flag(flags map[string][]flag, s *supported, inCatalogue map[word]bool) {
 	switch strings.TrimPrefix(string(s.Status), "supported_model_status_") {
 	case "deprecated":
 	case "recommended", "supported", "hidden":

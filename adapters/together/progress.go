@@ -80,7 +80,7 @@ func noneOfThem(err error) bool {
 }
 
 // patient is the mark of a job whose details have been asked for often enough.
-func patient() relay.Mark { return relay.Mark{Waits: relay.MaxWaits} }
+func patient() relay.Mark { return relay.Mark{Waits: relay.GiveUp} }
 
 func (a *API) progressOf(ctx context.Context, kind, id string) (Progress, error) {
 	switch kind {
