@@ -13,7 +13,6 @@ import (
 	"net/url"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -63,8 +62,6 @@ type API struct {
 	client *http.Client
 	budget *rate.Limiter
 	origin origin
-
-	ahead atomic.Int64 // how much the provider's clock is ahead of ours, in nanoseconds
 
 	mu     sync.Mutex
 	pause  pause
@@ -168,24 +165,28 @@ func checkRedirect(r *http.Request, via []*http.Request) error {
 
 // get returns the body of an answer of at most limit bytes.
 func (a *API) get(ctx context.Context, path string, query url.Values, limit int64) ([]byte, error) {
-	return a.do(ctx, http.MethodGet, path, query, nil, limit)
+	body, _, err := a.do(ctx, http.MethodGet, path, query, nil, limit)
+	return body, err
 }
 
-func (a *API) do(ctx context.Context, method, path string, query url.Values, body []byte, limit int64) ([]byte, error) {
-	var answer []byte
-	err := a.open(ctx, method, path, query, body, requestTimeout, func(r io.Reader) (err error) {
+// do makes a request and returns the body, and when it was answered by the provider's clock.
+func (a *API) do(ctx context.Context, method, path string, query url.Values, body []byte, limit int64) (answer []byte, at time.Time, err error) {
+	err = a.open(ctx, method, path, query, body, requestTimeout, func(h http.Header, r io.Reader) (err error) {
+		if at, err = http.ParseTime(h.Get("Date")); err != nil {
+			at = time.Now()
+		}
 		answer, err = io.ReadAll(io.LimitReader(r, limit+1))
 		if err == nil && int64(len(answer)) > limit {
 			err = fmt.Errorf("the body is larger than %d MiB", limit>>20)
 		}
 		return err
 	})
-	return answer, err
+	return answer, at, err
 }
 
 // open makes a request and hands the body of a good answer to read, as it comes in. Its
 // errors name the method, the path and the status, and never the key or a query.
-func (a *API) open(ctx context.Context, method, path string, query url.Values, body []byte, timeout time.Duration, read func(io.Reader) error) error {
+func (a *API) open(ctx context.Context, method, path string, query url.Values, body []byte, timeout time.Duration, read func(http.Header, io.Reader) error) error {
 	wrap := func(err error) error { return fmt.Errorf("%s %s: %w", method, path, err) }
 	if err := a.paused(); err != nil {
 		return err
@@ -226,14 +227,11 @@ func (a *API) open(ctx context.Context, method, path string, query url.Values, b
 		return broken(err)
 	}
 	defer answer.Body.Close() //nolint:errcheck // what was needed of it has been read
-	if date, err := http.ParseTime(answer.Header.Get("Date")); err == nil {
-		a.ahead.Store(int64(time.Until(date).Round(time.Second)))
-	}
 	if answer.StatusCode < 200 || answer.StatusCode > 299 {
 		text, _ := io.ReadAll(io.LimitReader(answer.Body, maxRefusal))
 		return a.refused(method, path, answer, text)
 	}
-	if err := read(answer.Body); err != nil {
+	if err := read(answer.Header, answer.Body); err != nil {
 		return broken(fmt.Errorf("%d, %w", answer.StatusCode, err))
 	}
 	return nil
@@ -270,9 +268,6 @@ func (a *API) hold(cause error, d time.Duration) {
 	}
 }
 
-// now is the time by the provider's clock, as its last answer has told it.
-func (a *API) now() time.Time { return time.Now().Add(time.Duration(a.ahead.Load())) }
-
 // odd reports what was not understood, once.
 func (a *API) odd(format string, args ...any) {
 	if a.report == nil {
@@ -293,7 +288,7 @@ func (a *API) odd(format string, args ...any) {
 
 // list reads a list. A row that is none of T, or has no id, is reported and left out.
 func list[T any](ctx context.Context, a *API, path string, query url.Values, id func(*T) string) ([]row[T], error) {
-	body, err := a.get(ctx, path, query, maxList)
+	body, at, err := a.do(ctx, http.MethodGet, path, query, nil, maxList)
 	if err != nil {
 		return nil, err
 	}
@@ -303,7 +298,7 @@ func list[T any](ctx context.Context, a *API, path string, query url.Values, id 
 	}
 	all := make([]row[T], 0, len(raw))
 	for _, text := range raw {
-		r := row[T]{raw: text}
+		r := row[T]{raw: text, at: at}
 		if err := json.Unmarshal(text, &r.is); err != nil || id(&r.is) == "" {
 			a.odd("GET %s: a row cannot be read and is left out: %s", path, fingerprint(text))
 			continue
@@ -316,10 +311,11 @@ func list[T any](ctx context.Context, a *API, path string, query url.Values, id 
 // detail reads one object.
 func detail[T any](ctx context.Context, a *API, path string, query url.Values) (row[T], error) {
 	var r row[T]
-	body, err := a.get(ctx, path, query, maxDetail)
+	body, at, err := a.do(ctx, http.MethodGet, path, query, nil, maxDetail)
 	if err != nil {
 		return r, err
 	}
+	r.at = at
 	if r.raw, err = object(body); err == nil {
 		err = json.Unmarshal(r.raw, &r.is)
 	}
@@ -333,6 +329,7 @@ func detail[T any](ctx context.Context, a *API, path string, query url.Values) (
 type row[T any] struct {
 	raw json.RawMessage
 	is  T
+	at  time.Time // of the answer, by the provider's clock
 }
 
 // An Account is what an API key belongs to.

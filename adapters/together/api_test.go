@@ -370,7 +370,7 @@ func TestKeyStaysAtItsHost(t *testing.T) {
 		}
 	}
 	got = nil
-	if _, err := a.do(t.Context(), http.MethodPost, "/away", nil, []byte("a secret"), 100); status(err) != 302 || got != nil {
+	if _, _, err := a.do(t.Context(), http.MethodPost, "/away", nil, []byte("a secret"), 100); status(err) != 302 || got != nil {
 		t.Errorf("a body was sent on: %v", err)
 	}
 }

@@ -99,13 +99,13 @@ func (b *Batches) job(r row[batch]) relay.Job {
 	job := relay.Job{
 		ID: t.id(),
 		Change: strings.Join([]string{string(t.Status), string(t.Progress), string(t.Output), string(t.Errors),
-			t.EndedAt.raw, strconv.FormatBool(t.overdue(b.api.now()))}, "|"),
+			t.EndedAt.raw, strconv.FormatBool(t.overdue(r.at))}, "|"),
 		Over:    t.stage() == over,
 		Updated: t.EndedAt.Time,
 		Row:     r.raw,
 	}
 	// Where the provider does not say when it ended, that was by the deadline, mostly.
-	if job.Over && job.Updated.IsZero() && t.Deadline.Before(b.api.now()) {
+	if job.Over && job.Updated.IsZero() && t.Deadline.Before(r.at) {
 		job.Updated = t.Deadline.Time
 	}
 	return job
@@ -170,7 +170,7 @@ func (b *Batches) Tell(ctx context.Context, job relay.Job, mark relay.Mark) ([]r
 	if t.stage() == running {
 		add("batch.in_progress", time.Time{}, begun)
 	}
-	if t.overdue(b.api.now()) {
+	if strings.HasSuffix(job.Change, "|true") {
 		add("batch.overdue", t.Deadline.Time, batchOverdueData{t.ID, t.Deadline.UTC(), t.Progress.float(), or(t.Model)})
 	}
 	switch end := batchEnd(t.Status); end {
@@ -236,7 +236,7 @@ const maxLine = 32 << 20
 // countTokens adds up the tokens in an output file. It is nil if the file is beyond the
 // cap, cannot be read, or tells of none, such as one of a transcription.
 func (b *Batches) countTokens(ctx context.Context, file word) (tokens *int64, err error) {
-	err = b.api.open(ctx, http.MethodGet, contentPath(file), nil, nil, downloadTimeout, func(r io.Reader) (err error) {
+	err = b.api.open(ctx, http.MethodGet, contentPath(file), nil, nil, downloadTimeout, func(_ http.Header, r io.Reader) (err error) {
 		tokens, err = sumTokens(r, b.tokens)
 		return err
 	})
@@ -250,7 +250,7 @@ func (b *Batches) countTokens(ctx context.Context, file word) (tokens *int64, er
 // sumTokens reads an output line by line. The error is that of the reader.
 func sumTokens(r io.Reader, limit int64) (*int64, error) {
 	var sum int64
-	found := false
+	found, empty := false, true
 	limited := &io.LimitedReader{R: r, N: limit + 1}
 	lines := bufio.NewReaderSize(limited, 64<<10)
 	var line []byte
@@ -265,6 +265,7 @@ func sumTokens(r io.Reader, limit int64) (*int64, error) {
 		if err != nil && !errors.Is(err, io.EOF) {
 			return nil, fmt.Errorf("read the output: %w", err)
 		}
+		empty = empty && len(bytes.TrimSpace(line)) == 0
 		n, fine := lineTokens(line)
 		if !fine {
 			return nil, nil
@@ -277,7 +278,7 @@ func sumTokens(r io.Reader, limit int64) (*int64, error) {
 		}
 		switch {
 		case err == nil:
-		case found:
+		case found, empty:
 			return &sum, nil
 		default:
 			return nil, nil

@@ -138,7 +138,7 @@ func TestTokensAreCounted(t *testing.T) {
 		{"at the cap", okLine, int64(len(okLine)), "15"},
 		{"beyond the cap", okLine, int64(len(okLine)) - 1, "null"},
 		{"audio", audioLine, 10000, "null"},
-		{"empty", "", 10000, "null"},
+		{"empty", "", 10000, "0"},
 		{"unreadable", okLine + "nonsense\n", 10000, "null"},
 		{"cut off", okLine + okLine[:40], 10000, "null"},
 		{"negative", `{"response":{"body":{"usage":{"total_tokens":-7}}}}`, 10000, "null"},

@@ -78,8 +78,8 @@ func (l *labels) UnmarshalJSON(b []byte) error {
 	if json.Unmarshal(b, &counts) != nil || counts == nil {
 		return nil
 	}
-	if text, err := json.Marshal(counts); err == nil && len(text) <= maxLabels {
-		*l = labels(text)
+	if len(b) <= maxLabels {
+		*l = labels(b)
 	}
 	return nil
 }

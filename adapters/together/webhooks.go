@@ -29,7 +29,7 @@ func (a *API) RegisterWebhook(ctx context.Context, address string, events []stri
 	if err != nil {
 		return Webhook{}, err
 	}
-	answer, err := a.do(ctx, http.MethodPost, webhooksPath, nil, body, maxDetail)
+	answer, _, err := a.do(ctx, http.MethodPost, webhooksPath, nil, body, maxDetail)
 	if err != nil {
 		if secret != "" && strings.Contains(err.Error(), secret) {
 			err = &refusal{status: status(err), what: fmt.Sprintf("POST %s: %d, the answer repeats the secret", webhooksPath, status(err))}
@@ -67,7 +67,7 @@ func (a *API) Webhooks(ctx context.Context) ([]Webhook, error) {
 // RemoveWebhook ends a registration. The error is [relay.ErrGone] if there is none of that
 // id, and [ErrNoWebhooks] if there can be none.
 func (a *API) RemoveWebhook(ctx context.Context, id string) error {
-	_, err := a.do(ctx, http.MethodDelete, webhooksPath+"/"+url.PathEscape(id), nil, nil, maxDetail)
+	_, _, err := a.do(ctx, http.MethodDelete, webhooksPath+"/"+url.PathEscape(id), nil, nil, maxDetail)
 	if status(err) != http.StatusNotFound {
 		return noWebhooks(err)
 	}
