@@ -18,6 +18,14 @@ type Batch struct {
 	Good, Bad      int    // lines in these files
 	Error          string // why it failed; empty is null
 	Deadline       time.Time
+	written        *written
+}
+
+// written are the contents of a batch's files, and what they were written for.
+type written struct {
+	endpoint     string
+	good, bad    int
+	output, bads []byte
 }
 
 const (
@@ -132,6 +140,14 @@ func (b *Batch) tokens() int64 {
 		sum += prompt + completion
 	}
 	return sum
+}
+
+// contents are the files with the answers and with the requests that went wrong.
+func (b *Batch) contents() (output, failures []byte) {
+	if w := b.written; w == nil || w.endpoint != b.endpoint() || w.good != b.Good || w.bad != b.Bad {
+		b.written = &written{b.endpoint(), b.Good, b.Bad, b.output(), b.failures()}
+	}
+	return b.written.output, b.written.bads
 }
 
 // output is the file with the answers. The customer's own words are in it.

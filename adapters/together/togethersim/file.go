@@ -67,8 +67,9 @@ func (w *World) artefacts(now time.Time) []*File {
 	}
 	for _, b := range shown(w.batches, now) {
 		if at, _ := b.stage(now); b.isOver(at.Status) {
-			made(b.Output, "output.jsonl", at.At, b.output())
-			made(b.Errors, "errors.jsonl", at.At, b.failures())
+			output, failures := b.contents()
+			made(b.Output, "output.jsonl", at.At, output)
+			made(b.Errors, "errors.jsonl", at.At, failures)
 		}
 	}
 	for _, e := range shown(w.evaluations, now) {
