@@ -316,7 +316,7 @@ func TestFacts(t *testing.T) {
 			t.Errorf("%s was seen at %s and is no fact: %v", id, s.at, s.data)
 		}
 	}
-	for _, kind := range strings.Fields(`fine_tune.created fine_tune.running fine_tune.completed fine_tune.failed
+	for kind := range strings.FieldsSeq(`fine_tune.created fine_tune.running fine_tune.completed fine_tune.failed
 		fine_tune.checkpoint fine_tune.cancelled fine_tune.early_stopped fine_tune.restarted
 		batch.created batch.in_progress batch.done batch.failed batch.expired batch.cancelled batch.overdue
 		evaluation.completed evaluation.failed file.processed file.invalid file.failed
