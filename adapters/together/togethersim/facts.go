@@ -14,14 +14,16 @@ type Fact struct {
 	Type          string // such as fine_tune.completed
 	Resource      string // the id of the job, or the name of the model
 	Discriminator string // tells facts of one type and resource apart; see [ID]
-	// ID is the event's id. It is empty for model.added and model.removed: their
+	// ID is the event's id. That of fine_tune.restarted counts entries of one time from 1. It
+	// is empty for model.added and model.removed: their
 	// discriminator is the day on which the observer has seen them first.
 	ID string
 	// At is when it happened, by the time that the API gives for it; where it gives none,
 	// the moment itself, of which an observer knows only when he looked.
 	At time.Time
 	// From Since on every look can see it, and none can from Until on; zero if it stays. A
-	// batch that is IN_PROGRESS shows only as long as it is.
+	// batch that is IN_PROGRESS shows only as long as it is. A checkpoint may be seen a little
+	// earlier in the log than in the list.
 	Since, Until time.Time
 	// Data is what a consumer should see, nil standing for null. An output_url is given
 	// without the base of the API.
@@ -38,7 +40,8 @@ func ID(kind, resource, discriminator string) string {
 }
 
 // Facts are all facts that show after one moment and up to another, the other included,
-// in the order in which they show. Both may lie in the future.
+// in the order in which they show. Both may lie in the future. Whether anybody cares about a
+// model that is deprecated is not for the world to know.
 func (w *World) Facts(after, until time.Time) []Fact {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -3,7 +3,6 @@ package togethersim
 import (
 	"fmt"
 	"hash/fnv"
-	"maps"
 	"math"
 	"net"
 	"net/http"
@@ -35,6 +34,7 @@ type Faults struct {
 	Malformed bool     // one more row, which makes no sense
 	Garbled   []string // the rows of these ids have members of the wrong kind
 	Hidden    []string // these ids are not in them, though they can be asked for
+	Missing   []string // these ids are not in them, and nobody knows of them when asked
 	Shrink    float64  // the share of the catalogue that is not shown
 
 	// In all bodies.
@@ -42,11 +42,14 @@ type Faults struct {
 	Strings       bool // numbers are strings
 	Floats        bool // integers are floats
 	NaN           bool // metrics have the bare word NaN
+	OtherCase     bool // states are in capitals where they are not, and the other way round
+	OneL          bool // states are spelt canceled and canceling
 	StrangeStatus bool // states that are not the last are ones that nobody knows
 	StrangeEvents bool // the log has entries of a type that nobody knows
 	StrangeFields bool // objects have members that nobody knows
 
-	Webhooks bool // /v1/webhooks exists, which it does not at Together
+	Webhooks bool   // /v1/webhooks exists, which it does not at Together
+	Redirect string // the base of another host that contents of files are redirected to; this handler serves there as well
 
 	lost bool // one row is not in a list of jobs
 }
@@ -65,7 +68,7 @@ const (
 
 // Set turns the dials, from the next request on.
 func (w *World) Set(f Faults) {
-	f.Garbled, f.Hidden = slices.Clone(f.Garbled), slices.Clone(f.Hidden)
+	f.Garbled, f.Hidden, f.Missing = slices.Clone(f.Garbled), slices.Clone(f.Hidden), slices.Clone(f.Missing)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.faults = f
@@ -74,7 +77,7 @@ func (w *World) Set(f Faults) {
 // on are the faults of one request, the n-th of its kind.
 func (f Faults) on(r *http.Request, seed uint64, n int) Faults {
 	if !strings.HasPrefix(r.URL.Path, f.Only) {
-		return Faults{Webhooks: f.Webhooks}
+		return Faults{Webhooks: f.Webhooks, Redirect: f.Redirect}
 	}
 	h := fnv.New64a()
 	fmt.Fprint(h, r.Method, r.URL.Path)
@@ -105,6 +108,7 @@ func (f *Faults) mix(d dice) {
 		func() { f.Floats = true },
 		func() { f.NaN = true },
 		func() { f.StrangeStatus = true },
+		func() { f.OtherCase = true },
 	}
 	ways[d.IntN(len(ways))]()
 }
@@ -191,123 +195,4 @@ func (f Faults) write(to http.ResponseWriter, r *http.Request, status int, text 
 		}
 	}
 	_, _ = to.Write(text) //nolint:gosec // it is what the API would say, and no page
-}
-
-// spoil changes what the API would say. The pattern says to what request.
-func (f Faults) spoil(body any, pattern string) any {
-	if _, ok := body.([]byte); ok || strings.HasSuffix(pattern, "/webhooks") || strings.HasSuffix(pattern, "/whoami") {
-		return body
-	}
-	body = f.spoilValues(body, pattern)
-	if strings.Contains(pattern, "{id}") {
-		return body
-	}
-	switch list := body.(type) {
-	case []any:
-		list = f.spoilRows(list, pattern)
-		switch {
-		case f.Null:
-			return nil
-		case f.Swap:
-			return row{"data": list}
-		}
-		return list
-	case row:
-		rows, ok := list["data"].([]any)
-		if !ok {
-			return body
-		}
-		rows = f.spoilRows(rows, pattern)
-		if f.Swap && !strings.Contains(pattern, "/v2/") {
-			return rows
-		}
-		list = maps.Clone(list)
-		if list["data"] = rows; f.Null {
-			list["data"] = nil
-		}
-		return list
-	}
-	return body
-}
-
-// spoilRows changes the rows of a list.
-func (f Faults) spoilRows(rows []any, pattern string) []any {
-	if f.Empty {
-		return []any{}
-	}
-	out := []any{}
-	for _, item := range rows {
-		r, _ := item.(row)
-		id := name(r)
-		switch {
-		case slices.Contains(f.Hidden, id):
-			continue
-		case slices.Contains(f.Garbled, id):
-			r = maps.Clone(r)
-			for key := range r {
-				if key != "id" && key != "workflow_id" && key != "name" {
-					r[key] = row{"wrong": []any{true}}
-				}
-			}
-			item = r
-		}
-		out = append(out, item)
-	}
-	switch catalogue := strings.HasSuffix(pattern, "models"); {
-	case catalogue:
-		out = out[int(f.Shrink*float64(len(out))):]
-	case f.lost && len(out) > 0:
-		out = slices.Delete(out, len(out)/2, len(out)/2+1)
-	}
-	if f.Malformed {
-		out = slices.Insert(out, len(out)/2, any(row{"id": 17, "status": row{}, "created_at": []any{nil}}))
-	}
-	return out
-}
-
-// name is by what a row goes in the scripts.
-func name(r row) string {
-	for _, key := range []string{"workflow_id", "name", "id"} {
-		if id, ok := r[key].(string); ok {
-			return id
-		}
-	}
-	return ""
-}
-
-// spoilValues changes the members of objects.
-func (f Faults) spoilValues(body any, pattern string) any {
-	log := strings.HasSuffix(pattern, "/events")
-	if f.StrangeEvents && log {
-		body = strangeEntry(body)
-	}
-	body = walk(body, func(key string, leaf any) any {
-		switch n := leaf.(type) {
-		case string:
-			switch {
-			case key == "type" && log && f.UpperCase && n == "model_compressing":
-				return "COMPRESSING_MODEL"
-			case key == "type" && log && f.UpperCase:
-				return strings.ToUpper(n)
-			case key == "status" && f.StrangeStatus && !ended(n):
-				return "defragmenting"
-			}
-		case float64:
-			switch {
-			case f.NaN && key == "train/grad_norm":
-				return math.NaN()
-			case f.Strings:
-				return strconv.FormatFloat(n, 'g', -1, 64)
-			}
-		case int:
-			return f.integer(int64(n))
-		case int64:
-			return f.integer(n)
-		}
-		return leaf
-	})
-	if f.StrangeFields {
-		return strangeFields(body)
-	}
-	return body
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strconv"
 	"strings"
 	"syscall"
@@ -97,6 +98,23 @@ func TestBrokenAnswers(t *testing.T) {
 	}
 }
 
+func TestRedirect(t *testing.T) {
+	t.Parallel()
+	b := small(t)
+	id := b.AddFile(togethersim.File{Content: []byte("content")})
+	other := httptest.NewServer(b.Handler())
+	defer other.Close()
+	// The port alone makes no other host.
+	b.Set(togethersim.Faults{Redirect: strings.Replace(other.URL, "127.0.0.1", "localhost", 1)})
+	if status, _, text := b.ask("GET", "/v1/files/"+id+"/content", nil); status != 200 || string(text) != "content" {
+		t.Errorf("without the key: %d %s", status, text)
+	}
+	b.Set(togethersim.Faults{Redirect: b.url})
+	if status, _, text := b.ask("GET", "/v1/files/"+id+"/content", nil); status != 400 {
+		t.Errorf("with the key: %d %s", status, text)
+	}
+}
+
 func TestLists(t *testing.T) {
 	t.Parallel()
 	b := small(t)
@@ -131,6 +149,15 @@ func TestLists(t *testing.T) {
 			t.Errorf("%s: asked for by itself, the batch is %v", v.name, got)
 		}
 	}
+	b.Set(togethersim.Faults{Missing: []string{"b2"}})
+	if status, _, _ := b.ask("GET", "/v1/batches/b2", nil); status != http.StatusNotFound || len(b.rows("/v1/batches", "")) != 2 {
+		t.Errorf("missing: %d", status)
+	}
+	b.Move("b2", "CANCELLED")
+	b.Set(togethersim.Faults{OneL: true})
+	if got := b.object("/v1/batches/b2")["status"]; got != "CANCELED" {
+		t.Errorf("with one l: %v", got)
+	}
 	b.Set(togethersim.Faults{Garbled: []string{"b2"}})
 	if r := b.rows("/v1/batches", "")[1]; r["id"] != "b2" || str(r["status"]) != "" {
 		t.Errorf("garbled: %v", r)
@@ -164,6 +191,7 @@ func TestValues(t *testing.T) {
 		"/v1/batches": {
 			{togethersim.Faults{}, `"status":"VALIDATING"`},
 			{togethersim.Faults{StrangeStatus: true}, `"status":"defragmenting"`},
+			{togethersim.Faults{OtherCase: true}, `"status":"validating"`},
 		},
 		"/v2/supported-models": {{togethersim.Faults{StrangeStatus: true}, `"status":"SUPPORTED_MODEL_STATUS_SUPPORTED"`}},
 	} {
