@@ -86,15 +86,15 @@ func (b *Batch) truth() []Fact {
 		data["batch_id"] = b.ID
 		return Fact{Type: "batch." + kind, At: at, Data: data}
 	}
-	facts := []Fact{fact("created", b.created(), row{"model_id": b.Model, "endpoint": b.endpoint()})}
+	facts := []Fact{fact("created", b.created(), row{"model_id": b.Model, "endpoint": b.endpoint(), "input_file_id": null(b.Input)})}
 	end := b.ends()
 	if at, until, ok := b.enters("IN_PROGRESS"); ok {
-		f := fact("in_progress", at, row{"model_id": b.Model, "endpoint": b.endpoint()})
+		f := fact("in_progress", at, row{"model_id": b.Model, "endpoint": b.endpoint(), "input_file_id": null(b.Input)})
 		f.Until = until
 		facts = append(facts, f)
 	}
 	if late := b.deadline(); !b.isOver(end.Status) || end.At.After(late) {
-		f := fact("overdue", late, row{"job_deadline": rfc3339(late)})
+		f := fact("overdue", late, row{"deadline": rfc3339(late), "model_id": b.Model})
 		f.Since = late.Add(time.Millisecond)
 		if b.isOver(end.Status) {
 			f.Until = end.At
@@ -187,7 +187,7 @@ func line(to []byte, r row) []byte {
 func planBatch(d dice) *Batch {
 	b := &Batch{
 		Script: Script{ID: d.uuid()}, Model: pick(d, baseModels), Input: "file-" + d.uuid(),
-		Good: d.IntN(60), Deadline: d.at.Add(24 * time.Hour),
+		Good: 1 + d.IntN(60), Deadline: d.at.Add(24 * time.Hour),
 	}
 	if d.chance(0.1) {
 		b.Endpoint = audio

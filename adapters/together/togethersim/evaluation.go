@@ -44,7 +44,7 @@ func (e *Evaluation) results(status string) any {
 	switch e.kind() {
 	case "classify":
 		r["invalid_label_count"], r["pass_percentage"] = 2, 71.5
-		r["label_counts"] = `{"good": 71, "bad": 29}`
+		r["label_counts"] = `{"bad":29,"good":71}`
 	case "compare":
 		r["A_wins"], r["B_wins"], r["Ties"] = 41, 38, 21
 	default:
@@ -57,13 +57,16 @@ func (e *Evaluation) results(status string) any {
 // truth are the facts of an evaluation.
 func (e *Evaluation) truth() []Fact {
 	end := e.ends()
-	data := row{"evaluation_id": e.ID}
+	data := row{"evaluation_id": e.ID, "evaluation_type": e.kind()}
 	switch end.Status {
 	case "completed":
 		data["results"], data["result_file_id"] = e.results(end.Status), null(e.Result)
 		return []Fact{{Type: "evaluation.completed", At: end.At, Data: data}}
 	case "error", "user_error":
-		data["error_message"] = null(e.Error)
+		data["error_message"], data["error_class"] = null(e.Error), "system"
+		if end.Status == "user_error" {
+			data["error_class"] = "user"
+		}
 		return []Fact{{Type: "evaluation.failed", At: end.At, Data: data}}
 	}
 	return nil

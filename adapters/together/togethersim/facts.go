@@ -15,8 +15,8 @@ type Fact struct {
 	Resource      string // the id of the job, or the name of the model
 	Discriminator string // tells facts of one type and resource apart; see [ID]
 	// ID is the event's id. That of fine_tune.restarted counts entries of one time from 1. It
-	// is empty for model.added and model.removed: their
-	// discriminator is the day on which the observer has seen them first.
+	// is empty for model.added and model.removed: their discriminator is the day on which the
+	// observer has seen them first, so that a model that comes twice on one day is one event.
 	ID string
 	// At is when it happened, by the time that the API gives for it; where it gives none,
 	// the moment itself, of which an observer knows only when he looked.

@@ -13,6 +13,9 @@ type File struct {
 	Content []byte
 }
 
+// fileLines is what the validation counts in every file.
+const fileLines = 120
+
 func (f *File) purpose() string {
 	if f.Purpose == "" {
 		return "fine-tune"
@@ -32,7 +35,7 @@ func (f *File) show(now time.Time) row {
 		return r
 	case "COMPLETED":
 		r["Processed"] = true
-		r["validation_report"] = row{"valid": true, "nlines": 120, "dataset_format": "conversation"}
+		r["validation_report"] = row{"valid": true, "nlines": fileLines, "dataset_format": "conversation"}
 	case "INVALID_FORMAT", "FAILED":
 		r["validation_report"] = row{"valid": false, "error_type": "format", "error": f.Error}
 	}
@@ -43,15 +46,16 @@ func (f *File) show(now time.Time) row {
 // truth are the facts of a file.
 func (f *File) truth() []Fact {
 	end := f.ends()
-	data := row{"file_id": f.ID, "purpose": f.purpose()}
+	data := row{"file_id": f.ID, "purpose": f.purpose(), "filename": null(f.Name)}
 	switch end.Status {
 	case "COMPLETED":
+		data["bytes"], data["lines"] = int64(len(f.Content)), fileLines
 		return []Fact{{Type: "file.processed", At: end.At, Data: data}}
 	case "INVALID_FORMAT":
-		data["error_message"] = null(f.Error)
+		data["error_message"], data["error_type"] = null(f.Error), "format"
 		return []Fact{{Type: "file.invalid", At: end.At, Data: data}}
 	case "FAILED":
-		data["error_message"] = null(f.Error)
+		data["error_message"], data["error_type"] = null(f.Error), "format"
 		return []Fact{{Type: "file.failed", At: end.At, Data: data}}
 	}
 	return nil

@@ -15,7 +15,7 @@ func (f *FineTune) truth() []Fact {
 	facts = append(facts, f.saves()...)
 	facts = append(facts, f.restarts()...)
 	if s := f.Stopped; s != nil {
-		facts = append(facts, f.fact("early_stopped", s.At, row{"best_step": s.Step, "eval_loss": number(s.Best)}))
+		facts = append(facts, f.fact("early_stopped", s.At, row{"best_step": s.Step, "best_metric": number(s.Best)}))
 	}
 	switch end := f.ends(); end.Status {
 	case "completed":
@@ -23,7 +23,7 @@ func (f *FineTune) truth() []Fact {
 	case "error", "user_error":
 		facts = append(facts, f.fails(end))
 	case "cancelled":
-		facts = append(facts, f.fact("cancelled", end.At, row{}))
+		facts = append(facts, f.fact("cancelled", end.At, row{"step": f.lastStep(end.At), "base_model": f.Model}))
 	}
 	return facts
 }
@@ -62,7 +62,7 @@ func (f *FineTune) saves() []Fact {
 		seen[tell] = true
 		loss, vague := f.lossAt(c.Step, later(c.At, c.Shown))
 		fact := f.fact("checkpoint", c.At, row{
-			"step": c.Step, "loss": loss, "checkpoint_type": c.Label, "path": f.path(c), "created_at": rfc3339(c.At),
+			"step": c.Step, "loss": loss, "checkpoint_type": c.kind(), "path": f.path(c), "created_at": rfc3339(c.At),
 		})
 		fact.Discriminator = tell
 		fact.Since = c.Shown
@@ -70,7 +70,7 @@ func (f *FineTune) saves() []Fact {
 			fact.Vague = append(fact.Vague, "loss")
 		}
 		if slices.ContainsFunc(f.Checkpoints[i+1:], func(o Checkpoint) bool { return o.Step == c.Step && o.kind() == c.kind() }) {
-			fact.Vague = append(fact.Vague, "checkpoint_type", "path", "created_at")
+			fact.Vague = append(fact.Vague, "path", "created_at")
 		}
 		facts = append(facts, fact)
 	}
@@ -116,7 +116,7 @@ func (f *FineTune) restarts() []Fact {
 		}
 		at := rfc3339(e.At)
 		n[at]++
-		fact := f.fact("restarted", e.At, row{})
+		fact := f.fact("restarted", e.At, row{"message": null(e.Message)})
 		fact.Discriminator = "at=" + at + ";n=" + digits(n[at])
 		facts = append(facts, fact)
 	}
@@ -128,19 +128,22 @@ func (f *FineTune) completes(at time.Time) Fact {
 		"model_name": null(f.Output), "base_model": f.Model, "eval_loss": nil, "early_stopped": f.Stopped != nil, "best_step": nil,
 		"token_count": f.Tokens, "total_price_usd": float64(f.Price) / 1e9, "model_object_id": f.object(),
 	}
-	var vague []string
+	var vague []string // a name that is null may be told as null or as empty
+	if f.Output == "" {
+		vague = append(vague, "model_name")
+	}
 	for _, m := range f.Metrics {
 		if m.Eval != nil && !f.NoMetrics {
 			data["eval_loss"] = finite(*m.Eval)
 			if later(m.At, m.Shown).After(at) {
-				vague = []string{"eval_loss"}
+				vague = append(vague, "eval_loss")
 			}
 		}
 	}
 	if f.Stopped != nil {
 		data["best_step"] = f.Stopped.Step
 		if f.Stopped.Best != nil {
-			data["eval_loss"], vague = *f.Stopped.Best, nil
+			data["eval_loss"] = *f.Stopped.Best
 		}
 	}
 	fact := f.fact("completed", at, data)
@@ -153,7 +156,7 @@ func (f *FineTune) fails(end Stage) Fact {
 	if end.Status == "user_error" {
 		class = "user"
 	}
-	return f.fact("failed", end.At, row{"error_message": f.message(end), "step": f.lastStep(end.At), "error_class": class})
+	return f.fact("failed", end.At, row{"error_message": f.message(end), "step": f.lastStep(end.At), "error_class": class, "base_model": f.Model})
 }
 
 // message is why the job failed, as far as the log says.

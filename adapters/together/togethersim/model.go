@@ -64,11 +64,13 @@ func (m *Model) move(now time.Time, status string) {
 	}
 }
 
+func (m *Model) display() string { return m.ID[strings.Index(m.ID, "/")+1:] }
+
 // basic is the model as /v1/models shows it.
 func (m *Model) basic() row {
-	organization, name, _ := strings.Cut(m.ID, "/")
+	organization, _, _ := strings.Cut(m.ID, "/")
 	return row{
-		"id": m.ID, "object": "model", "created": int64(1700000000), "type": "chat", "display_name": name,
+		"id": m.ID, "object": "model", "created": int64(1700000000), "type": "chat", "display_name": m.display(),
 		"organization": organization, "link": "", "license": "apache-2.0", "context_length": 131072,
 		"pricing": row{"hourly": 0, "input": 0.2, "output": 0.2, "base": 0, "finetune": 0},
 	}
@@ -87,7 +89,7 @@ func (m *Model) supported(now time.Time) row {
 	}
 	return row{
 		"id": "sm_" + strings.ReplaceAll(m.ID, "/", "_"), "name": m.ID, "status": "SUPPORTED_MODEL_STATUS_" + status, "products": m.products(),
-		"serverlessEndpoint": "ep_" + strings.ReplaceAll(m.ID, "/", "_"), "familyId": "fam_1",
+		"serverlessEndpoint": m.ID, "familyId": "fam_1",
 		"createdAt": stamp(m.Spans[0].From), "updatedAt": stamp(updated),
 	}
 }
@@ -98,7 +100,9 @@ func (m *Model) truth() []Fact {
 	var facts []Fact
 	for i, s := range m.Spans {
 		if !s.From.IsZero() {
-			facts = append(facts, Fact{Type: "model.added", Resource: m.ID, At: s.From, Since: s.From, Until: s.Until, Data: row{"model_id": m.ID}})
+			facts = append(facts, Fact{Type: "model.added", Resource: m.ID, At: s.From, Since: s.From, Until: s.Until, Data: row{
+				"model_id": m.ID, "model_type": "chat", "display_name": m.display(),
+			}})
 		}
 		if s.Until.IsZero() {
 			continue

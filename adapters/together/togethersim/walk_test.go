@@ -49,16 +49,19 @@ func (n *naive) look() {
 		results, _ := e["results"].(map[string]any)
 		switch str(e["status"]) {
 		case "completed":
-			n.see("evaluation.completed", id, "", map[string]any{"evaluation_id": id, "results": results, "result_file_id": results["result_file_id"]})
+			n.see("evaluation.completed", id, "", map[string]any{"evaluation_id": id, "evaluation_type": e["type"], "results": results, "result_file_id": results["result_file_id"]})
 		case "error", "user_error":
-			n.see("evaluation.failed", id, "", map[string]any{"evaluation_id": id, "error_message": results["error"]})
+			class := map[string]string{"error": "system", "user_error": "user"}[str(e["status"])]
+			n.see("evaluation.failed", id, "", map[string]any{"evaluation_id": id, "evaluation_type": e["type"], "error_message": results["error"], "error_class": class})
 		}
 	}
 	for _, f := range n.rows("/v1/files", "data") {
 		id := str(f["id"])
-		data := map[string]any{"file_id": id, "purpose": f["purpose"]}
+		data := map[string]any{"file_id": id, "purpose": f["purpose"], "filename": f["filename"]}
 		if report, ok := f["validation_report"].(map[string]any); ok && report["valid"] == false {
-			data["error_message"] = report["error"]
+			data["error_message"], data["error_type"] = report["error"], report["error_type"]
+		} else if ok {
+			data["bytes"], data["lines"] = f["bytes"], report["nlines"]
 		}
 		switch str(f["processing_status"]) {
 		case "COMPLETED":
@@ -115,14 +118,15 @@ func (n *naive) batch(b map[string]any) {
 	if n.over[id] {
 		return
 	}
-	data := map[string]any{"batch_id": id, "model_id": b["model_id"], "endpoint": b["endpoint"]}
+	data := map[string]any{"batch_id": id, "model_id": b["model_id"], "endpoint": b["endpoint"], "input_file_id": b["input_file_id"]}
 	n.see("batch.created", id, "", maps.Clone(data))
 	if status == "IN_PROGRESS" {
 		n.see("batch.in_progress", id, "", maps.Clone(data))
 	}
+	delete(data, "input_file_id")
 	n.over[id] = slices.Contains([]string{"COMPLETED", "FAILED", "EXPIRED", "CANCELLED"}, status)
 	if late, err := time.Parse(time.RFC3339Nano, str(b["job_deadline"])); err == nil && !n.over[id] && n.clock.Now().After(late) {
-		n.see("batch.overdue", id, "", map[string]any{"batch_id": id, "job_deadline": b["job_deadline"]})
+		n.see("batch.overdue", id, "", map[string]any{"batch_id": id, "deadline": b["job_deadline"], "model_id": b["model_id"]})
 	}
 	if !n.over[id] {
 		return
@@ -192,11 +196,11 @@ func (n *naive) fineTune(id string) {
 		case "job_start", "training_start":
 			n.see("fine_tune.running", id, "", base)
 		case "early_stopped":
-			n.see("fine_tune.early_stopped", id, "", with(map[string]any{"best_step": e["early_stopping_best_step"], "eval_loss": e["early_stopping_best_metric_value"]}))
+			n.see("fine_tune.early_stopped", id, "", with(map[string]any{"best_step": e["early_stopping_best_step"], "best_metric": e["early_stopping_best_metric_value"]}))
 		case "job_restarted":
 			at := str(e["created_at"])
 			restarts[at]++
-			n.see("fine_tune.restarted", id, "at="+at+";n="+strconv.Itoa(restarts[at]), with(map[string]any{}))
+			n.see("fine_tune.restarted", id, "at="+at+";n="+strconv.Itoa(restarts[at]), with(map[string]any{"message": e["message"]}))
 		case "billing_limit", "job_error", "job_user_error":
 			message = str(e["message"])
 		}
@@ -214,8 +218,17 @@ func (n *naive) fineTune(id string) {
 		}
 		n.see("fine_tune.checkpoint", id, tell, with(map[string]any{
 			"step": at, "loss": n.last(path+"/metrics?global_step_from=0&resolution=5&global_step_to="+steps, "train/loss"),
-			"checkpoint_type": c["checkpoint_type"], "path": c["path"], "created_at": c["created_at"],
+			"checkpoint_type": kind, "path": c["path"], "created_at": c["created_at"],
 		}))
+	}
+	if step == 0 { // else it is in the log
+		step, _ = f["steps_completed"].(float64)
+	}
+	var steps any
+	if step > 0 {
+		steps = step
+	} else {
+		steps = n.last(path+"/metrics", "train/global_step")
 	}
 	n.over[id] = true
 	switch status {
@@ -231,19 +244,13 @@ func (n *naive) fineTune(id string) {
 		}
 		n.see("fine_tune.completed", id, "", data)
 	case "error", "user_error":
-		data := with(map[string]any{"error_message": message, "error_class": "system", "step": any(step)})
-		if step == 0 {
-			data["step"] = f["steps_completed"]
-		}
-		if data["step"] == nil {
-			data["step"] = n.last(path+"/metrics", "train/global_step")
-		}
+		data := with(map[string]any{"error_message": message, "error_class": "system", "step": steps, "base_model": f["model"]})
 		if status == "user_error" {
 			data["error_class"] = "user"
 		}
 		n.see("fine_tune.failed", id, "", data)
 	case "cancelled":
-		n.see("fine_tune.cancelled", id, "", with(map[string]any{}))
+		n.see("fine_tune.cancelled", id, "", with(map[string]any{"step": steps, "base_model": f["model"]}))
 	default:
 		n.over[id] = false
 	}

@@ -28,13 +28,15 @@ type Rates struct {
 	Models                                 float64 // changes of the catalogue
 }
 
-// Busy is a world with something of everything, and half a day of the past.
+// Busy is a world with something of everything, and half a day of the past. What is over
+// stays for a day.
 func Busy(seed uint64) Config {
 	return Config{
 		Seed:   seed,
 		Before: 12 * time.Hour,
 		Rates:  Rates{FineTunes: 6, Batches: 8, Evaluations: 3, Files: 4, Models: 0.5},
 		Models: 40,
+		Keep:   24 * time.Hour,
 	}
 }
 
