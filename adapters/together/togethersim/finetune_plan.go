@@ -61,7 +61,7 @@ func (c *course) run() {
 	c.after(2*time.Second, 90*time.Second)
 	c.enter("queued")
 	c.after(5*time.Second, 15*time.Minute)
-	hasty := c.chance(0.12) // its middle states never show
+	hasty := c.chance(0.12) // all is done so soon that its middle states never show
 	if !hasty {
 		c.enter("running")
 	} else {
@@ -80,6 +80,9 @@ func (c *course) run() {
 		c.note("training_start", "Training started", 0)
 	}
 	pace := c.span(2*time.Minute, 3*time.Hour) / time.Duration(c.Steps)
+	if hasty {
+		pace /= 60
+	}
 	switch {
 	case fate < 0.14: // it breaks down
 		c.train(0, 1+c.IntN(c.Steps), pace)

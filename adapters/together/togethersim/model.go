@@ -10,7 +10,7 @@ import (
 type Model struct {
 	ID         string
 	Spans      []Span    // when it is there, in order of time; none: from now on
-	Deprecated time.Time // from when on it is marked so; zero for never
+	Deprecated time.Time // from when on it is marked so, until it goes; zero for never
 	Products   []string  // PRODUCT_SERVERLESS and so on; none: that one
 	Trainable  bool      // it can be fine-tuned
 }
@@ -24,6 +24,11 @@ func (s Span) holds(now time.Time) bool {
 
 func (m *Model) there(now time.Time) bool {
 	return slices.ContainsFunc(m.Spans, func(s Span) bool { return s.holds(now) })
+}
+
+func (m *Model) deprecated(now time.Time) bool {
+	return !m.Deprecated.IsZero() && !now.Before(m.Deprecated) &&
+		slices.ContainsFunc(m.Spans, func(s Span) bool { return s.holds(m.Deprecated) && s.holds(now) })
 }
 
 func (m *Model) products() []string {
@@ -52,13 +57,14 @@ func (m *Model) move(now time.Time, status string) {
 		if !m.there(now) {
 			m.Spans = append(m.Spans, Span{From: now})
 		}
-		m.Deprecated = time.Time{}
 	case "removed":
 		if m.there(now) {
 			m.Spans[n-1].Until = now
 		}
 	case "deprecated":
-		m.Deprecated = now
+		if m.Deprecated.IsZero() || m.Deprecated.After(now) {
+			m.Deprecated = now
+		}
 	default:
 		panic("togethersim: a model is added, removed or deprecated, not " + status)
 	}
@@ -80,7 +86,7 @@ func (m *Model) basic() row {
 func (m *Model) supported(now time.Time) row {
 	status, updated := "SUPPORTED", m.Spans[0].From
 	switch {
-	case !m.Deprecated.IsZero() && !now.Before(m.Deprecated):
+	case m.deprecated(now):
 		status, updated = "DEPRECATED", m.Deprecated
 	case len(m.ID)%5 == 0:
 		status = "RECOMMENDED"
@@ -113,29 +119,40 @@ func (m *Model) truth() []Fact {
 		}
 		facts = append(facts, gone)
 	}
-	if m.Deprecated.IsZero() {
-		return facts
-	}
 	for _, p := range m.products() {
-		product := strings.ToLower(strings.TrimPrefix(p, "PRODUCT_"))
-		tell := "product=" + product + ";sunset=none"
-		f := Fact{
-			Type: "model.deprecated", Resource: m.ID, Discriminator: tell, ID: ID("model.deprecated", m.ID, tell),
-			At: m.Deprecated, Since: m.Deprecated,
-			Data: row{
-				"model_id": m.ID, "replacement_model": nil, "sunset_date": nil,
-				"product": product, "source": "supported-models", "confidence": "catalog_flag",
-			},
-			Vague: []string{"source"},
-		}
-		for _, s := range m.Spans {
-			if s.holds(m.Deprecated) {
-				f.Until = s.Until
-			}
-		}
-		facts = append(facts, f)
+		facts = append(facts, m.deprecations(strings.ToLower(strings.TrimPrefix(p, "PRODUCT_")))...)
 	}
 	return facts
+}
+
+// deprecations are the fact that a model is marked as deprecated, or else that it is gone.
+// Both have one id, so that the first to come is the one.
+func (m *Model) deprecations(product string) []Fact {
+	tell := "product=" + product + ";sunset=none"
+	fact := func(at, until time.Time, confidence string) Fact {
+		return Fact{
+			Type: "model.deprecated", Resource: m.ID, Discriminator: tell, ID: ID("model.deprecated", m.ID, tell),
+			At: at, Since: at, Until: until,
+			Data: row{
+				"model_id": m.ID, "replacement_model": nil, "sunset_date": nil,
+				"product": product, "source": nil, "confidence": confidence,
+			},
+			Vague: []string{"source"}, // its words are free
+		}
+	}
+	for i, s := range m.Spans {
+		if !m.Deprecated.IsZero() && s.holds(m.Deprecated) {
+			return []Fact{fact(m.Deprecated, s.Until, "catalog_flag")}
+		}
+		if product == "serverless" && !s.Until.IsZero() {
+			var back time.Time
+			if i+1 < len(m.Spans) {
+				back = m.Spans[i+1].From
+			}
+			return []Fact{fact(s.Until, back, "disappeared")}
+		}
+	}
+	return nil
 }
 
 func firstModels(c Config) []*Model {

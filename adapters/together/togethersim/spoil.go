@@ -69,14 +69,16 @@ func (f Faults) spoilRows(rows []any, pattern string) []any {
 		}
 		out = append(out, item)
 	}
+	nonsense := row{"id": 17, "status": row{}, "created_at": []any{nil}}
 	switch catalogue := strings.HasSuffix(pattern, "models"); {
 	case catalogue:
 		out = out[int(f.Shrink*float64(len(out))):]
+		nonsense["id"] = row{} // there a number might be a name
 	case f.lost && len(out) > 0:
 		out = slices.Delete(out, len(out)/2, len(out)/2+1)
 	}
 	if f.Malformed {
-		out = slices.Insert(out, len(out)/2, any(row{"id": 17, "status": row{}, "created_at": []any{nil}}))
+		out = slices.Insert(out, len(out)/2, any(nonsense))
 	}
 	return out
 }

@@ -88,6 +88,7 @@ func (n *naive) catalogue() {
 	for id := range n.models {
 		if !now[id] {
 			n.seen["removed "+id+" "+n.clock.Now().String()] = sight{at: n.clock.Now()}
+			n.deprecated(id, "serverless", "disappeared")
 		}
 	}
 	n.models = now
@@ -102,15 +103,19 @@ func (n *naive) catalogue() {
 			products, _ := m["products"].([]any)
 			for _, p := range products {
 				product := strings.ToLower(strings.TrimPrefix(str(p), "PRODUCT_"))
-				n.see("model.deprecated", str(m["name"]), "product="+product+";sunset=none", map[string]any{
-					"model_id": m["name"], "replacement_model": nil, "sunset_date": nil, "product": product, "confidence": "catalog_flag",
-				})
+				n.deprecated(str(m["name"]), product, "catalog_flag")
 			}
 		}
 		if after = str(page["next_cursor"]); after == "" {
 			return
 		}
 	}
+}
+
+func (n *naive) deprecated(id, product, confidence string) {
+	n.see("model.deprecated", id, "product="+product+";sunset=none", map[string]any{
+		"model_id": id, "replacement_model": nil, "sunset_date": nil, "product": product, "confidence": confidence,
+	})
 }
 
 func (n *naive) batch(b map[string]any) {

@@ -159,7 +159,7 @@ func TestScripts(t *testing.T) {
 			kinds = append(kinds, f.Type)
 		}
 	}
-	if want := []string{"model.added", "model.removed", "model.added"}; !slices.Equal(kinds, want) {
+	if want := []string{"model.added", "model.deprecated", "model.removed", "model.added"}; !slices.Equal(kinds, want) {
 		t.Errorf("facts of the model: %v, want %v", kinds, want)
 	}
 }
