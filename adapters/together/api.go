@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -284,52 +283,6 @@ func (a *API) odd(format string, args ...any) {
 	if !known {
 		a.report(what)
 	}
-}
-
-// list reads a list. A row that is none of T, or has no id, is reported and left out.
-func list[T any](ctx context.Context, a *API, path string, query url.Values, id func(*T) string) ([]row[T], error) {
-	body, at, err := a.do(ctx, http.MethodGet, path, query, nil, maxList)
-	if err != nil {
-		return nil, err
-	}
-	raw, err := rows(body)
-	if err != nil {
-		return nil, fmt.Errorf("GET %s: 200, %w", path, err)
-	}
-	all := make([]row[T], 0, len(raw))
-	for _, text := range raw {
-		r := row[T]{raw: text, at: at}
-		if err := json.Unmarshal(text, &r.is); err != nil || id(&r.is) == "" {
-			a.odd("GET %s: a row cannot be read and is left out: %s", path, fingerprint(text))
-			continue
-		}
-		all = append(all, r)
-	}
-	return all, nil
-}
-
-// detail reads one object.
-func detail[T any](ctx context.Context, a *API, path string, query url.Values) (row[T], error) {
-	var r row[T]
-	body, at, err := a.do(ctx, http.MethodGet, path, query, nil, maxDetail)
-	if err != nil {
-		return r, err
-	}
-	r.at = at
-	if r.raw, err = object(body); err == nil {
-		err = json.Unmarshal(r.raw, &r.is)
-	}
-	if err != nil {
-		return r, fmt.Errorf("GET %s: 200, the body is no object that can be read", path)
-	}
-	return r, nil
-}
-
-// A row is an object of the API and what was read of it.
-type row[T any] struct {
-	raw json.RawMessage
-	is  T
-	at  time.Time // of the answer, by the provider's clock
 }
 
 // An Account is what an API key belongs to.

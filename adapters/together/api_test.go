@@ -428,3 +428,27 @@ func TestUserAgentAndAccept(t *testing.T) {
 		t.Error("a reading request has a body")
 	}
 }
+
+func TestResourcesShareOneClient(t *testing.T) {
+	t.Parallel()
+	p := provide(map[string]string{tunes: tune(`"status":"odd"`), "/v1/batches": "[1]", "/v1/evaluation": "[2]", "/v1/files": "[3]", "/v1/models": catalogue})
+	a := p.serve(t)
+	models, err := a.Models(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	for _, of := range []relay.Resource{a.FineTunes(), a.Batches(0), a.Evaluations(), a.Files(), models} {
+		all.Go(func() {
+			for range 20 {
+				if _, err := of.List(t.Context(), 0); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	if len(p.odd) != 4 {
+		t.Error(p.odd)
+	}
+}

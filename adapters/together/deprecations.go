@@ -93,7 +93,11 @@ func (m *Models) Tell(_ context.Context, job relay.Job, mark relay.Mark) ([]rela
 	}
 	var facts []relay.Fact
 	if t.Listed {
-		facts = append(facts, m.api.origin.fact(typeAdded, t.ID, "day="+day(mark.First), mark.First,
+		at := mark.First
+		if job.Brief { // it was there before
+			at = job.Updated
+		}
+		facts = append(facts, m.api.origin.fact(typeAdded, t.ID, "day="+day(mark.First), at,
 			addedData{t.ID, or(word(t.Type)), or(word(t.Name))}))
 	}
 	for _, n := range m.notices(t) {

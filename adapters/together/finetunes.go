@@ -5,8 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
-	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -100,15 +98,6 @@ func (f *FineTunes) Find(ctx context.Context, id string) (relay.Job, error) {
 
 func (f *FineTunes) find(ctx context.Context, id string) (row[fineTune], error) {
 	return find(ctx, f.api, "/v1/fine-tunes/", id, (*fineTune).id)
-}
-
-// find asks for one object, which must be the one that was asked for.
-func find[T any](ctx context.Context, a *API, path, id string, of func(*T) string) (row[T], error) {
-	found, err := detail[T](ctx, a, path+url.PathEscape(id), nil)
-	if err == nil && of(&found.is) != id {
-		err = fmt.Errorf("GET %s: 200, the answer is about something else", path+url.PathEscape(id))
-	}
-	return found, err
 }
 
 func (f *FineTunes) job(r row[fineTune]) relay.Job {

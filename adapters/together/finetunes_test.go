@@ -396,6 +396,30 @@ func TestEvalLossOnlyIfThereCanBeOne(t *testing.T) {
 	}
 }
 
+// What the list leaves out is asked for once, at the end.
+func TestCompletedJobIsAskedForItsObject(t *testing.T) {
+	t.Parallel()
+	for answer, want := range map[string]string{
+		`{"id":"` + tuneID + `","status":"completed","n_evals":0,"model_output_name":"a/b","model_object_id":"ml_7"}`: `"model_object_id":"ml_7"`,
+		`{"id":"` + tuneID + `","status":"completed","model_output_name":"a/b"}`:                                      `"model_object_id":null`,
+		"#404 {}": `"model_object_id":null`,
+		"#500 {}": "",
+	} {
+		p := provide(map[string]string{tunes: tune(`"status":"completed","n_evals":0`), tunePath: answer, logPath: logOf(), savesPath: logOf()})
+		f := p.client(t, APIConfig{Transport: p}).FineTunes()
+		facts, _, err := tell(t, p, f, relay.Mark{Told: []string{"fine_tune.created"}})
+		if want == "" {
+			if len(facts) > 0 || err == nil {
+				t.Error(answer, facts, err)
+			}
+			facts, _, err = tell(t, p, f, relay.Mark{Told: []string{"fine_tune.created"}, Waits: relay.GiveUp})
+		}
+		if err != nil || len(facts) != 1 || !strings.Contains(string(facts[0].Event.CloudEvent.Data()), want) {
+			t.Error(answer, short(facts), err)
+		}
+	}
+}
+
 func TestModelNameFallsBack(t *testing.T) {
 	t.Parallel()
 	for members, want := range map[string]string{

@@ -217,6 +217,10 @@ type supported struct {
 }
 
 func (m *Models) flag(flags map[string][]flag, s *supported, inCatalogue map[word]bool) {
+	if s.Name == "" {
+		m.api.odd("supported model: a row has no name and is left out")
+		return
+	}
 	switch strings.TrimPrefix(string(s.Status), "supported_model_status_") {
 	case "deprecated":
 	case "recommended", "supported", "hidden":
@@ -237,7 +241,7 @@ func (m *Models) flag(flags map[string][]flag, s *supported, inCatalogue map[wor
 			continue
 		}
 		known := slices.ContainsFunc(flags[id], func(f flag) bool { return f.Product == from })
-		if id != "" && !known {
+		if !known {
 			flags[id] = append(flags[id], flag{from, s.UpdatedAt.Time})
 		}
 	}

@@ -19,7 +19,7 @@ const (
 		{"id":"Qwen/Qwen3.5-9B","type":"chat"},{"id":"black-forest-labs/FLUX","type":null,"display_name":null},{"id":"zai-org/GLM-5"}]`
 	supportedOne = `{"data":[{"id":"sm_1","name":"zai-org/GLM-5","serverlessEndpoint":"ep_zai-org_GLM-5","status":"SUPPORTED_MODEL_STATUS_DEPRECATED","products":["PRODUCT_SERVERLESS","PRODUCT_FINE_TUNING","PRODUCT_RESERVED"],"updatedAt":"2026-06-01T00:00:00Z"}],"next_cursor":"c2"}`
 	supportedTwo = `{"data":[{"name":"black-forest-labs/FLUX-hf","serverlessEndpoint":"black-forest-labs/FLUX","status":"SUPPORTED_MODEL_STATUS_DEPRECATED","products":["PRODUCT_SERVERLESS"]},
-		{"name":"old/dedicated-only","status":"supported_model_status_deprecated","products":["PRODUCT_DEDICATED"]},"what",{"status":"NEW"}],"next_cursor":""}`
+		{"name":"old/dedicated-only","status":"supported_model_status_deprecated","products":["PRODUCT_DEDICATED"]},"what",{"status":"DEPRECATED"},{"name":"x","status":"NEW"}],"next_cursor":""}`
 )
 
 // day0 is the day in which a bubble's clock starts.
@@ -95,7 +95,7 @@ func TestSupportedModelsHavePages(t *testing.T) {
 		if !strings.Contains(strings.Join(last, "\n"), "black-forest-labs/FLUX: model.deprecated product=serverless;sunset=none") {
 			t.Error(last)
 		}
-		if len(p.odd) != 1 || !strings.Contains(p.odd[0], `"new"`) {
+		if len(p.odd) != 2 || !strings.Contains(p.odd[1], `"new"`) {
 			t.Error(p.odd)
 		}
 		// The operator's table has the date and the replacement that the flag lacks.
@@ -171,6 +171,22 @@ func TestModelThatIsGone(t *testing.T) {
 		}
 		if _, err := m.Find(t.Context(), "a/b"); !errors.Is(err, relay.ErrGone) {
 			t.Error(err)
+		}
+	})
+}
+
+// A model that was there at the first look is no news, however far that looks back.
+func TestModelThatWasThereBefore(t *testing.T) {
+	t.Parallel()
+	timely(t, map[string]string{"/v1/models": catalogue}, func(t *testing.T, _ *provider, a *API) {
+		m, _ := a.Models(nil)
+		jobs, _ := m.List(t.Context(), 0)
+		since := time.Now().AddDate(-20, 0, 0)
+		job := jobs[0]
+		job.Brief = true
+		facts, err := m.Tell(t.Context(), job, relay.Mark{First: time.Now()})
+		if err != nil || !job.Updated.Before(since) || len(facts) != 1 || facts[0].Key != "model.added day="+day0 || !facts[0].Event.CloudEvent.Time().Before(since) {
+			t.Error(job, short(facts), err)
 		}
 	})
 }

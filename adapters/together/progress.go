@@ -58,16 +58,14 @@ func kindsOf(id string) []string {
 	switch {
 	case strings.HasPrefix(id, "eval-"):
 		return []string{KindEvaluation, KindFineTune, KindBatch}
-	case strings.HasPrefix(id, "batch"), !strings.HasPrefix(id, "ft-") && uuid(id):
+	case strings.HasPrefix(id, "batch"), uuid.MatchString(id):
 		return []string{KindBatch, KindFineTune, KindEvaluation}
 	}
 	return []string{KindFineTune, KindBatch, KindEvaluation}
 }
 
-func uuid(id string) bool {
-	ok, err := regexp.MatchString(`^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$`, id)
-	return err == nil && ok
-}
+// uuid is the form that the ids of batches have.
+var uuid = regexp.MustCompile(`^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$`)
 
 // noneOfThem says whether the provider knows no job of this kind and id, or takes the id
 // for one that no such job can have.
