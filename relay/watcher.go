@@ -181,12 +181,17 @@ func pause(every time.Duration, failed int, err error) time.Duration {
 	if errors.As(err, new(*NotStored)) {
 		d = min(every, soonAgain)
 	}
-	d = time.Duration(float64(d) * (0.85 + 0.3*rand.Float64())) // so that relays do not march in step
+	d = scatter(d*85/100, d*3/10)
 	if later, ok := errors.AsType[*Later](err); ok && later.After > 0 {
 		hint := min(later.After, maxHint)
-		d = max(d, hint+time.Duration(rand.Int64N(int64(hint/10)+1)))
+		d = max(d, scatter(hint, hint/10))
 	}
 	return d
+}
+
+// scatter adds something up to more, so that relays do not march in step.
+func scatter(d, more time.Duration) time.Duration {
+	return d + rand.N(more+1) //nolint:gosec // chance is no secret here
 }
 
 // rounds are the looks at one resource, one after the other.

@@ -58,12 +58,12 @@ func TestQuickAgrees(t *testing.T) {
 // unseen are the members that the quick look cannot judge, unless they are null or left out. Events
 // that have one go to the validator; all others are taken quickly.
 var unseen = map[string][]string{
-	"batch.cancelled":      {"output_url"},
-	"batch.done":           {"output_url"},
-	"batch.expired":        {"output_url"},
-	"batch.failed":         {"output_url"},
-	"batch.overdue":        {"deadline"},
-	"model.deprecated":     {"sunset_date"},
+	"batch.cancelled":  {"output_url"},
+	"batch.done":       {"output_url"},
+	"batch.expired":    {"output_url"},
+	"batch.failed":     {"output_url"},
+	"batch.overdue":    {"deadline"},
+	"model.deprecated": {"sunset_date"},
 }
 
 // Every schema is simple enough for the quick look, which judges all members but those with a

@@ -98,7 +98,7 @@ func (t *Turn) keep(ctx context.Context, kv jetstream.KeyValue, revision uint64,
 
 // rest waits about that long, or until ctx is done.
 func rest(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d + rand.N(d/4+1))
+	timer := time.NewTimer(d + rand.N(d/4+1)) //nolint:gosec // chance is no secret here
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():

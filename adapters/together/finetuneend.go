@@ -128,9 +128,12 @@ func (s *tuning) failed(ctx context.Context) (relay.Fact, error) {
 	var at time.Time
 	if line := failure(s.log); line != nil {
 		data.Message = sentence(string(line.Message))
+	}
+	line := ofType(s.log, "job_error", "job_user_error")
+	if line != nil {
 		at = line.At.Time
 	}
-	if line := ofType(s.log, "job_error", "job_user_error"); line != nil && line.Type == "job_user_error" || s.job.Status == "user_error" {
+	if line != nil && line.Type == "job_user_error" || s.job.Status == "user_error" {
 		data.Class = classUser
 	}
 	if at.IsZero() {

@@ -146,7 +146,10 @@ func (f *FineTunes) Tell(ctx context.Context, job relay.Job, mark relay.Mark) ([
 		return facts, nil
 	}
 	missing := s.read(ctx)
-	if stuck(missing, mark) {
+	switch {
+	case stuck(missing, mark) && s.log == nil:
+		return facts, missing
+	case stuck(missing, mark):
 		return append(facts, s.told(s.running()...)...), missing
 	}
 	if mark.Waits >= relay.GiveUp {

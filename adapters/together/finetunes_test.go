@@ -209,11 +209,11 @@ func TestFineTuneFailed(t *testing.T) {
 		"upper case": {"error", logOf(line("JOB_USER_ERROR", "09:30:00", `"message":"bad data\nin line 3"`)), `,"steps_completed":30`,
 			`@09:30:00 {"fine_tune_id":"ID","error_message":"bad data in line 3","step":30,"error_class":"user","base_model":"Qwen/Qwen3.5-9B"}`},
 		"user_error": {"user_error", logOf(line("job_start", "09:10:00", ""), line("warning", "09:30:00", `"level":"legacy_ierror","message":"see https://s3/x?sig=1"`)), "",
-			`@09:30:00 {"fine_tune_id":"ID","error_message":"see https://s3/x","step":48,"error_class":"user","base_model":"Qwen/Qwen3.5-9B"}`},
+			`@09:52:31 {"fine_tune_id":"ID","error_message":"see https://s3/x","step":48,"error_class":"user","base_model":"Qwen/Qwen3.5-9B"}`},
 		"billing": {"error", logOf(line("billing_limit", "09:30:00", `"message":"pay"`)), "",
-			`@09:30:00 {"fine_tune_id":"ID","error_message":"pay","step":null,"error_class":"system","base_model":"Qwen/Qwen3.5-9B"}`},
+			`@09:52:31 {"fine_tune_id":"ID","error_message":"pay","step":null,"error_class":"system","base_model":"Qwen/Qwen3.5-9B"}`},
 		"newest": {"error", logOf(line("job_error", "09:31:00", `"message":"second"`), line("job_error", "09:30:00", `"message":"first"`), line("job_error", "09:32:00", `"message":""`)), `,"steps_completed":"0"`,
-			`@09:31:00 {"fine_tune_id":"ID","error_message":"second","step":null,"error_class":"system","base_model":"Qwen/Qwen3.5-9B"}`},
+			`@09:32:00 {"fine_tune_id":"ID","error_message":"second","step":null,"error_class":"system","base_model":"Qwen/Qwen3.5-9B"}`},
 		"nothing": {"error", logOf(), "", `@09:52:31 {"fine_tune_id":"ID","error_message":"status=error","step":null,"error_class":"system","base_model":"Qwen/Qwen3.5-9B"}`},
 	} {
 		p := provide(map[string]string{tunes: tune(`"status":"` + c.status + `"` + c.more), logPath: c.log, savesPath: "null", metricsPath: twoMetrics})

@@ -95,11 +95,11 @@ func logLook(log zerolog.Logger, look relay.Look) {
 		log.Info().Str("resource", look.Resource).Str("type", r.Type).Str("event_id", r.ID).Str("subject", r.Subject).
 			Uint64("seq", r.Sequence).Str("outcome", relay.Result(r, nil)).Msg("fact")
 	}
-	line := log.Debug()
+	level := zerolog.DebugLevel
 	if look.Err != nil {
-		line = log.Warn().Err(look.Err)
+		level = zerolog.WarnLevel
 	}
-	line.Str("resource", look.Resource).Int("jobs", look.Jobs).Int("told", len(look.Told)).Int("missing", look.Missing).
+	log.WithLevel(level).Err(look.Err).Str("resource", look.Resource).Int("jobs", look.Jobs).Int("told", len(look.Told)).Int("missing", look.Missing).
 		Dur("dur", look.Took).Dur("next", look.Next).Msg("look")
 }
 

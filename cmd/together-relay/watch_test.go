@@ -27,11 +27,16 @@ type day struct {
 	env   []string // of a relay that watches it
 }
 
+// newDay is a busy day that began with half a day of the past.
 func newDay(t testing.TB, seed uint64) *day {
 	t.Helper()
-	d := &day{start: time.Date(2026, 7, 1, 9, 0, 0, 0, time.UTC)}
+	return startDay(t, time.Date(2026, 7, 1, 9, 0, 0, 0, time.UTC), togethersim.Busy(seed))
+}
+
+func startDay(t testing.TB, start time.Time, cfg togethersim.Config) *day {
+	t.Helper()
+	d := &day{start: start.UTC()}
 	d.clock = togethersim.NewClock(d.start)
-	cfg := togethersim.Busy(seed)
 	cfg.Keep = 0 // what lasts, lasts
 	cfg.Start, cfg.Now, cfg.Key = d.start, d.clock.Now, keyOfTheDay
 	d.world = togethersim.New(cfg)
