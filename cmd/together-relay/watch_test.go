@@ -40,11 +40,7 @@ func startDay(t testing.TB, start time.Time, cfg togethersim.Config) *day {
 	cfg.Keep = 0 // what lasts, lasts
 	cfg.Start, cfg.Now, cfg.Key = d.start, d.clock.Now, keyOfTheDay
 	d.world = togethersim.New(cfg)
-	handler := d.world.Handler()
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Date", d.clock.Now().Format(http.TimeFormat)) // the provider's clock
-		handler.ServeHTTP(w, r)
-	}))
+	server := httptest.NewServer(d.world.Handler())
 	t.Cleanup(server.Close)
 	d.base = server.URL
 	d.env = []string{"TOGETHER_API_KEY=" + cfg.Key, "TOGETHER_BASE_URL=" + server.URL + "/v1", "RELAY_WATCH_BUDGET=100000", "RELAY_WATCH_TOKENS=10MiB",

@@ -80,6 +80,7 @@ func (w *World) Requests() map[string]int {
 }
 
 func (w *World) answer(to http.ResponseWriter, r *http.Request, pattern string, view view) {
+	to.Header().Set("Date", w.Now().Format(http.TimeFormat)) // the world's own clock
 	trouble, body, err := w.look(r, pattern, view)
 	if trouble.before(to, r) {
 		return
