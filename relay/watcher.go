@@ -200,6 +200,7 @@ type rounds struct {
 	Watch
 	marks map[string]Entry // nil until they are loaded; that of the baseline is among them
 	round int
+	broke string // the job at which the last look was broken off, if it was: the next begins behind it
 	// Until the baseline is set: the jobs that were there at the first look, and how many
 	// looks have failed to learn about one.
 	old   map[string]bool
@@ -211,7 +212,7 @@ const baseline = ""
 
 const (
 	liveRounds = 5 // how often a live job is looked at closely without a change
-	maxTrouble = 3 // jobs in trouble before the look is broken off
+	maxTrouble = 5 // jobs in trouble, one after the other, before the look is broken off
 )
 
 // look looks at the resource once. It is halted if the provider, the log or the ledger
@@ -247,8 +248,11 @@ func (r *rounds) look(ctx context.Context) (look Look, halted bool) {
 		}
 	}
 	trouble := 0
-	bad := func(err error) (halt bool) {
+	bad := func(asked bool, err error) (halt bool) {
 		if err == nil {
+			if asked {
+				trouble = 0
+			}
 			return false
 		}
 		trouble++
@@ -256,36 +260,42 @@ func (r *rounds) look(ctx context.Context) (look Look, halted bool) {
 		return trouble >= maxTrouble || ctx.Err() != nil || r.marks == nil ||
 			errors.As(err, new(*Later)) || errors.As(err, new(*NotStored))
 	}
+	if at := slices.IndexFunc(jobs, func(j Job) bool { return j.ID == r.broke }); at >= 0 {
+		jobs = slices.Concat(jobs[at+1:], jobs[:at+1])
+	}
+	r.broke = ""
 	listed := make(map[string]bool, len(jobs))
 	for _, job := range jobs {
 		if listed[job.ID] {
 			continue
 		}
 		listed[job.ID] = true
-		if bad(r.visit(ctx, job, &look)) {
+		if asked, err := r.visit(ctx, job, &look); bad(asked, err) {
+			r.broke = job.ID
 			return look, true
 		}
 	}
 	for id, e := range r.marks {
-		if id != baseline && !e.Over && !listed[id] && bad(r.miss(ctx, id, e, &look)) {
+		if id != baseline && !e.Over && !listed[id] && bad(true, r.miss(ctx, id, e, &look)) {
 			return look, true
 		}
 	}
 	if !set && look.Err == nil {
 		r.old, r.tries = nil, nil
-		if bad(r.save(ctx, baseline, Mark{Over: true, First: began})) {
+		if bad(false, r.save(ctx, baseline, Mark{Over: true, First: began})) {
 			return look, true
 		}
 	}
 	return look, false
 }
 
-// visit looks closely at a job if there may be something new about it.
-func (r *rounds) visit(ctx context.Context, job Job, look *Look) error {
+// visit looks closely at a job if there may be something new about it, and says whether it
+// did.
+func (r *rounds) visit(ctx context.Context, job Job, look *Look) (bool, error) {
 	e, known := r.marks[job.ID]
 	switch {
 	case !known && r.old[job.ID]:
-		return r.settle(ctx, job, look)
+		return true, r.settle(ctx, job, look)
 	case !known: // some facts are told apart by the day on which they were seen first
 		e.First = time.Now()
 	case !e.Gone.IsZero(): // it is back
@@ -294,12 +304,12 @@ func (r *rounds) visit(ctx context.Context, job Job, look *Look) error {
 		}
 		e.Gone, e.Over, e.Change = time.Time{}, false, ""
 	case e.Over, e.Change == job.Change && (!job.Live || r.round%liveRounds != 0):
-		return nil
+		return false, nil
 	}
 	if err := r.save(ctx, job.ID, e.Mark); err != nil {
-		return err
+		return true, err
 	}
-	return r.follow(ctx, job, e.Mark, look)
+	return true, r.follow(ctx, job, e.Mark, look)
 }
 
 // follow tells what is new about a job.
@@ -341,7 +351,8 @@ func (r *rounds) miss(ctx context.Context, id string, e Entry, look *Look) error
 	job, err := r.Resource.Find(ctx, id)
 	switch {
 	case err == nil:
-		return r.visit(ctx, job, look)
+		_, err = r.visit(ctx, job, look)
+		return err
 	case !errors.Is(err, ErrGone):
 		return fmt.Errorf("look for %s: %w", id, err)
 	case e.Gone.IsZero():

@@ -141,6 +141,25 @@ func TestWatcherOneBadJobHoldsUpNoOther(t *testing.T) {
 	})
 }
 
+// However many jobs are in trouble, and whatever pause their details ask for, the others
+// have their turn.
+func TestWatcherTroubleStarvesNobody(t *testing.T) {
+	t.Parallel()
+	w := newWorld()
+	w.watch(t, func() {
+		for i := range 12 {
+			id := fmt.Sprint("bad", i)
+			w.provider.Stick(id, errors.New("500"))
+			w.provider.Happen(id, "created")
+		}
+		w.provider.Stick("bad9", &relay.Later{Cause: errors.New("503"), After: time.Minute})
+		w.provider.Happen("good", "created")
+		w.provider.Happen("zebra", "created")
+		w.next(4)
+		w.want(t, "good created", "zebra created")
+	})
+}
+
 // A job whose details cannot be had must not keep the baseline open for ever.
 func TestWatcherBaselineWithBadJob(t *testing.T) {
 	t.Parallel()

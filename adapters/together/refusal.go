@@ -62,7 +62,7 @@ func (a *API) refused(method, path string, answer *http.Response, body []byte) e
 	case http.StatusUnauthorized:
 		a.hold(err, keyPause)
 		return &relay.Later{Cause: err, After: keyPause}
-	case http.StatusPaymentRequired, http.StatusForbidden:
+	case http.StatusPaymentRequired:
 		return &relay.Later{Cause: err, After: max(hint, keyPause)}
 	case http.StatusTooManyRequests:
 		a.hold(err, hint)
