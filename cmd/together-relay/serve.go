@@ -134,7 +134,7 @@ func serve(ctx context.Context, s *settings, stdout, stderr io.Writer) (err erro
 		store = traces.Log(store)
 	}
 
-	watcher, watching, err := s.openWatcher(events, store, set, metrics, log.With().Str("part", "watch").Logger())
+	watch, watching, err := s.openWatcher(events, store, set, metrics, log.With().Str("part", "watch").Logger())
 	if err != nil {
 		return err
 	}
@@ -175,8 +175,8 @@ func serve(ctx context.Context, s *settings, stdout, stderr io.Writer) (err erro
 	if made != nil {
 		group.Go(func() error { return serveSim(failed, made, 0, simSpeed) })
 	}
-	if watcher != nil {
-		group.Go(func() error { return watcher.Run(failed) })
+	if watch != nil {
+		group.Go(func() error { return watch(failed) })
 	}
 	group.Go(func() error { return web.Serve(public) })
 	if admin != nil {

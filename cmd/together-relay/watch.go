@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+	"golang.org/x/sync/errgroup"
 
 	"together-relay/adapters/jetstream"
 	"together-relay/adapters/telemetry"
@@ -65,8 +67,9 @@ func (s *settings) jobWatches(api *together.API) []relay.Watch {
 	}
 }
 
-// openWatcher joins the API, the schemas and the log; nil if there is no key.
-func (s *settings) openWatcher(events *jetstream.Log, store relay.Log, set *schemas.Set, metrics *telemetry.Metrics, log zerolog.Logger) (*relay.Watcher, *watchState, error) {
+// openWatcher joins the API, the schemas and the log, and returns what watches until its
+// context is done; nil if there is no key.
+func (s *settings) openWatcher(events *jetstream.Log, store relay.Log, set *schemas.Set, metrics *telemetry.Metrics, log zerolog.Logger) (func(context.Context) error, *watchState, error) {
 	api, err := s.openAPI(func(what string) { log.Warn().Str("what", what).Msg("not understood, and passed over") })
 	if api == nil {
 		return nil, nil, err
@@ -82,10 +85,28 @@ func (s *settings) openWatcher(events *jetstream.Log, store relay.Log, set *sche
 	for _, w := range all {
 		metrics.Resource(w.Name, func() time.Time { return state.lastGood(w.Name) })
 	}
-	return &relay.Watcher{
+	watcher := &relay.Watcher{
 		Watches: all, Log: store, Check: set.CheckEvent, Ledger: events.Ledger(), Turn: events.Turn(), Back: time.Duration(s.watch.back),
 		Done: func(look relay.Look) { state.done(look); counts.Done(look); logLook(log, look) },
+	}
+	return func(ctx context.Context) error {
+		defer api.Close()
+		group, ctx := errgroup.WithContext(ctx)
+		group.Go(func() error { greet(ctx, api, log); return nil })
+		group.Go(func() error { return watcher.Run(ctx) })
+		return group.Wait()
 	}, state, nil
+}
+
+// greet asks what the key belongs to, for the log. Not every key may ask.
+func greet(ctx context.Context, api *together.API, log zerolog.Logger) {
+	account, err := api.WhoAmI(ctx)
+	switch {
+	case err == nil:
+		log.Info().Str("organization", account.Organization).Str("project", account.Project).Str("project_name", account.ProjectName).Msg("the API key is good")
+	case ctx.Err() == nil:
+		log.Warn().Err(err).Msg("the API does not say what the key belongs to; the looks will show whether it is good")
+	}
 }
 
 // logLook writes a line for each event of a look, and one for the look: at debug level if
