@@ -341,7 +341,7 @@ func (r *rounds) settle(ctx context.Context, job Job, look *Look) error {
 	}
 	mark.Waits = GiveUp // nothing of the past is waited for
 	return r.tell(ctx, job, mark, facts, nil, look, func(f Fact) bool {
-		return f.Ahead || r.Back > 0 && !f.Event.CloudEvent.Time().Before(since)
+		return f.Ahead || r.Back > 0 && !job.Brief && !f.Event.CloudEvent.Time().Before(since)
 	})
 }
 
@@ -392,9 +392,9 @@ func (r *rounds) tell(ctx context.Context, job Job, mark Mark, facts []Fact, par
 	}
 	switch {
 	case waits:
-		mark.Waits++
+		mark.Waits, mark.Change = mark.Waits+1, "" // to be looked at again
 	case partial != nil:
-		mark.Waits = min(mark.Waits+1, GiveUp)
+		mark.Waits, mark.Change = min(mark.Waits+1, GiveUp), ""
 	default:
 		mark.Waits, mark.Change, mark.Over = 0, job.Change, job.Over
 	}
