@@ -122,6 +122,7 @@ func (s *settings) declare() *knobs {
 	k.secret(&s.secrets.apiKey, "api-key", "TOGETHER_API_KEY", "key of the Together API; with it the relay watches the API")
 	k.text(&s.secrets.apiKeyFile, "api-key-file", "TOGETHER_API_KEY_FILE", "", "`file` with the key of the Together API")
 	k.text(&s.watch.base, "api-url", "TOGETHER_BASE_URL", together.DefaultURI, "`URL` of the Together API, with or without /v1")
+	k.number(&s.watch.budget, "watch-budget", "RELAY_WATCH_BUDGET", 120, "largest `number` of requests to the API in a minute")
 
 	k.group = forServe
 	k.span(&s.watch.fineTunes, "watch-fine-tunes", "RELAY_WATCH_FINE_TUNES", time.Minute, "`duration` between two looks at the fine-tunes; 0 is never")
@@ -130,7 +131,6 @@ func (s *settings) declare() *knobs {
 	k.span(&s.watch.files, "watch-files", "RELAY_WATCH_FILES", 30*time.Second, "`duration` between two looks at the files; 0 is never")
 	k.span(&s.watch.models, "watch-models", "RELAY_WATCH_MODELS", 6*time.Hour, "`duration` between two looks at the models; 0 is never")
 	k.value(&s.watch.back, "since", "RELAY_SINCE", "at the first look at the API, publish what happened within that `duration` too, as in 12h or 7d")
-	k.number(&s.watch.budget, "watch-budget", "RELAY_WATCH_BUDGET", 120, "largest `number` of requests to the API in a minute")
 	k.value(&s.watch.tokens, "watch-tokens", "RELAY_WATCH_TOKENS", "largest output file that is read to count the tokens of a batch, as in 100MiB; 0 is none")
 	k.flag(&s.watch.simulate, "simulate", "RELAY_SIMULATE", "with --dev, watch a made-up Together in this process: living events without an account")
 	return k

@@ -28,6 +28,8 @@ func newReconcile() *cobra.Command {
 looks for each fact in the stream. What is missing is printed, a line each: time, type, resource and
 id, separated by tabs. With --fix it is stored, marked as every event of the watched API.
 
+A fine-tune takes two to five requests, and there are at most --watch-budget in a minute.
+
 The exit code is 0 if nothing is missing, or all of it is stored now; else 1. Models are left out:
 what was in the catalogue before is not to be had.`,
 		Example: `  together-relay reconcile --since 7d
@@ -86,7 +88,9 @@ func reconcile(ctx context.Context, s *settings, f reconcileFlags, stdout, stder
 	}
 
 	compared, missing := 0, 0
-	err = relay.Reconcile(ctx, s.jobWatches(api), since, log.Holds, func(found relay.Finding) error {
+	err = relay.Reconciliation{Watches: s.jobWatches(api), Since: since, Holds: log.Holds, Begins: func(resource string, jobs int) {
+		fmt.Fprintf(stderr, "together-relay: looking at %d %s\n", jobs, resource)
+	}, Found: func(found relay.Finding) error {
 		if compared++; found.Sequence > 0 {
 			return nil
 		}
@@ -100,7 +104,7 @@ func reconcile(ctx context.Context, s *settings, f reconcileFlags, stdout, stder
 			}
 		}
 		return printFinding(stdout, f.output, found)
-	})
+	}}.Run(ctx)
 	fmt.Fprintf(stderr, "together-relay: %d facts since %s, %d were missing\n", compared, since.UTC().Format(time.RFC3339), missing)
 	if err == nil && missing > 0 && !f.fix {
 		return silent(exitFailed)
