@@ -118,18 +118,28 @@ func (a *acks) request(msg *nats.Msg, deadline time.Time) (*nats.Msg, error) {
 }
 
 // publish sends the message until the stream acknowledges or refuses it, or until the
-// deadline. While the stream has no leader, nobody answers, and it asks again.
+// deadline.
 func (a *acks) publish(msg *nats.Msg, deadline time.Time) (ack, error) {
+	answer, err := a.ask(msg, deadline)
+	if err != nil {
+		return ack{}, err
+	}
+	return parseAck(answer.Data)
+}
+
+// ask sends the message until the stream answers, or until the deadline. While the stream
+// has no leader, nobody answers, and it asks again.
+func (a *acks) ask(msg *nats.Msg, deadline time.Time) (*nats.Msg, error) {
 	for {
 		answer, err := a.request(msg, deadline)
 		if err != nil {
-			return ack{}, err
+			return nil, err
 		}
 		if len(answer.Data) > 0 || answer.Header.Get("Status") != "503" {
-			return parseAck(answer.Data)
+			return answer, nil
 		}
 		if wait := time.Until(deadline); wait < noLeaderPause {
-			return ack{}, jetstream.ErrNoStreamResponse
+			return nil, jetstream.ErrNoStreamResponse
 		}
 		<-time.After(noLeaderPause)
 	}

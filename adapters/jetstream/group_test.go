@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -18,28 +19,28 @@ import (
 	"together-relay/relay/relaytest"
 )
 
-// eager opens a log that sends every group of two or more as a batch.
+// eager opens a log that sends every group of more than a few as a batch.
 func eager(t *testing.T, url string) (*Log, *atomic.Int64) {
 	t.Helper()
 	l := openLog(t, url, testConfig())
 	ready(t, l)
 	var batches atomic.Int64
 	all := l.group.all
-	l.group.all = func(now []*ticket) error {
+	l.group.all = func(now []*ticket, more func([]*ticket) []*ticket) ([]*ticket, error) {
 		batches.Add(1)
 		// However long it takes, a batch stays the cheaper way.
-		defer func() { l.group.mu.Lock(); l.group.whole, l.group.single = 0, time.Hour; l.group.mu.Unlock() }()
-		return all(now)
+		defer func() { l.group.mu.Lock(); l.group.single = guess(time.Hour); l.group.mu.Unlock() }()
+		return all(now, more)
 	}
-	l.group.whole, l.group.single = 0, time.Hour
+	l.group.single = guess(time.Hour)
 	return l, &batches
 }
 
-// hold makes all that comes wait, as if batches were on their way.
+// hold makes all that comes wait, as if a batch were on its way.
 func hold(g *group) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.busy = maxBusy
+	g.busy = true
 }
 
 // release waits until n messages wait, and sends them.
@@ -47,9 +48,9 @@ func release(t *testing.T, g *group, n int) {
 	t.Helper()
 	eventually(t, "all wait", func() bool { g.mu.Lock(); defer g.mu.Unlock(); return len(g.waiting) == n })
 	g.mu.Lock()
-	g.busy = 1
-	g.mu.Unlock()
-	g.run()
+	defer g.mu.Unlock()
+	g.busy = false
+	g.next()
 }
 
 // In a group each message has its own sequence and its own duplicate, and an oversized one
@@ -160,45 +161,122 @@ func TestGroupsAreBatchesOnlyWhereTheStreamAllows(t *testing.T) {
 	}
 }
 
-// Messages go one by one while they cost less than a batch; the others wait for one.
-func TestGroupLearns(t *testing.T) {
+// A few go one by one, at once; what comes beyond them waits, and is a batch if it is more
+// than a few. What comes while the server opens a batch is in it; what comes later waits for its
+// end.
+func TestGroupSendsAFewOneByOne(t *testing.T) {
 	t.Parallel()
 	g := newGroup(nil, nil)
-	answer := make(chan struct{})
+	answer, batched, end := make(chan struct{}), make(chan int), make(chan struct{})
 	g.one = func(*nats.Msg, time.Time) (ack, error) { <-answer; return ack{1, false}, nil }
-	batched := make(chan int, 10)
-	g.all = func(now []*ticket) error { batched <- len(now); return nil }
-	g.single, g.whole = time.Millisecond, 3*time.Millisecond-1
+	g.all = func(now []*ticket, more func([]*ticket) []*ticket) ([]*ticket, error) {
+		batched <- len(now)
+		<-end
+		now = more(now)
+		batched <- len(now)
+		<-end
+		return now, nil
+	}
+	g.single, g.room = guess(time.Hour), few
 	var wg sync.WaitGroup
-	send := func() {
+	state := func(out, waiting int) {
+		t.Helper()
+		eventually(t, fmt.Sprintf("%d are on their way and %d wait", out, waiting), func() bool {
+			g.mu.Lock()
+			defer g.mu.Unlock()
+			return g.out == out && len(g.waiting) == waiting
+		})
+	}
+	send := func(n int) {
+		for range n {
+			wg.Go(func() { _, _ = g.publish(&nats.Msg{Header: nats.Header{nats.MsgIdHdr: {nuid.Next()}}}, time.Time{}) })
+		}
+	}
+	send(few + few)
+	state(few, few)
+	answer <- struct{}{} // room for one
+	state(few, few-1)
+	send(2)
+	if n := <-batched; n != few+1 {
+		t.Errorf("a batch of %d, want %d", n, few+1)
+	}
+	state(few, 0)
+	send(3) // while the server opens the batch
+	state(few, 3)
+	end <- struct{}{}
+	if n := <-batched; n != few+4 {
+		t.Errorf("a batch of %d, want %d", n, few+4)
+	}
+	send(4) // while it commits the batch
+	state(few, 4)
+	close(answer)
+	state(0, 4)
+	end <- struct{}{}
+	state(0, 0)
+	wg.Wait()
+}
+
+// After a batch, one goes alone, and more only as they are answered: those who were in the
+// batch come back, and are the next one.
+func TestGroupBeginsWithOne(t *testing.T) {
+	t.Parallel()
+	answer := make(chan struct{})
+	g := newGroup(func(*nats.Msg, time.Time) (ack, error) { <-answer; return ack{1, false}, nil }, nil)
+	var wg sync.WaitGroup
+	for range 7 {
 		wg.Go(func() { _, _ = g.publish(&nats.Msg{Header: nats.Header{nats.MsgIdHdr: {nuid.Next()}}}, time.Time{}) })
-		eventually(t, "it is on its way", func() bool { g.mu.Lock(); defer g.mu.Unlock(); return len(g.waiting) == 0 })
 	}
-	for range 2 {
-		send() // two cost less than a batch, and go at once
-	}
-	eventually(t, "two are on their way", func() bool { g.mu.Lock(); defer g.mu.Unlock(); return g.out == 2 })
-	g.mu.Lock()
-	g.busy = 1 // as if a batch were on its way
-	g.mu.Unlock()
-	for range 3 {
-		wg.Go(func() { _, _ = g.publish(&nats.Msg{Header: nats.Header{nats.MsgIdHdr: {nuid.Next()}}}, time.Time{}) })
-	}
-	eventually(t, "three wait", func() bool { g.mu.Lock(); defer g.mu.Unlock(); return len(g.waiting) == 3 })
-	go g.run()
-	if n := <-batched; n != 3 {
-		t.Errorf("a batch of %d, want 3", n)
+	for _, want := range []struct{ out, waiting int }{{1, 6}, {2, 4}, {3, 2}, {4, 0}} {
+		eventually(t, fmt.Sprintf("%d are on their way and %d wait", want.out, want.waiting), func() bool {
+			g.mu.Lock()
+			defer g.mu.Unlock()
+			return g.out == want.out && len(g.waiting) == want.waiting
+		})
+		answer <- struct{}{}
 	}
 	close(answer)
 	wg.Wait()
+}
 
-	g.whole = 10 * time.Millisecond
-	for range 400 * enough {
-		g.out++
-		_, _ = g.sendAlone(nil, time.Time{})
+// Sixty-four senders get what the better way gives, within a few per cent, whether the
+// server flushes or not; also after a stall, and after a server of the other kind.
+func TestGroupLearnsWhatPays(t *testing.T) {
+	t.Parallel()
+	const senders, batch = 64, 4 * time.Millisecond
+	g := newGroup(nil, nil)
+	if g.most() != math.MaxInt {
+		t.Error("nothing is known, and messages wait for a batch")
 	}
-	if g.whole > time.Millisecond {
-		t.Errorf("a batch is never tried again: %s", g.whole)
+	// load is 64 messages at once, many times, and returns how long each message took.
+	load := func(times int, each time.Duration) time.Duration {
+		var took time.Duration
+		for range times {
+			if g.most() == few {
+				took += batch
+				g.shared.learn(batch, senders, &g.single)
+				continue
+			}
+			for range senders {
+				took += each
+				g.single.learn(each, 1, &g.shared)
+			}
+		}
+		return took / time.Duration(times*senders)
+	}
+	for _, server := range []struct{ each, best time.Duration }{
+		{220 * time.Microsecond, batch / senders},
+		{30 * time.Microsecond, 30 * time.Microsecond},
+		{220 * time.Microsecond, batch / senders},
+	} {
+		load(4000, server.each)
+		if took := load(4000, server.each); took > server.best*106/100 {
+			t.Errorf("a message takes %s, and the better way %s", took, server.best)
+		}
+		g.single.learn(time.Minute, 1, &g.shared)
+		g.shared.learn(time.Minute, senders, &g.single)
+		if took := load(4000, server.each); took > server.best*120/100 {
+			t.Errorf("after a stall a message takes %s, and the better way %s", took, server.best)
+		}
 	}
 }
 
@@ -210,7 +288,7 @@ func TestGroupTakesAnIDOnce(t *testing.T) {
 	}
 	sizes := []int{}
 	for len(g.waiting) > 0 {
-		sizes = append(sizes, len(g.take()))
+		sizes = append(sizes, len(g.take(nil)))
 	}
 	if fmt.Sprint(sizes) != "[3 1 1]" {
 		t.Errorf("groups of %v, want [3 1 1]", sizes)
