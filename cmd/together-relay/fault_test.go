@@ -187,6 +187,9 @@ func (r *rig) once(strike func()) []violation {
 	}
 	r.load = startSenders(r.history, fmt.Sprintf("evt-%d", r.round), r.seed+uint64(r.round), r.senders, urls, r.giveUp, r.stamp)
 	r.load.waitFor(r.t, 10+r.rng.Int64N(100))
+	if r.senders == manySenders {
+		r.load.waitFor(r.t, 300) // by then the relay has learnt whether batches pay
+	}
 	strike()
 	r.waitReady()
 	r.load.waitFor(r.t, 30)
