@@ -33,6 +33,9 @@ func (r Reconciliation) Run(ctx context.Context) error {
 		jobs, err := watch.Resource.List(ctx, 0)
 		if err != nil {
 			trouble = append(trouble, fmt.Errorf("list %s: %w", watch.Name, err))
+			if errors.As(err, new(*Later)) || ctx.Err() != nil {
+				break
+			}
 			continue
 		}
 		jobs = slices.DeleteFunc(jobs, func(j Job) bool { return !j.Updated.IsZero() && j.Updated.Before(r.Since) })

@@ -167,16 +167,17 @@ func (w *Watcher) watch(ctx context.Context, watch Watch) {
 }
 
 const (
-	maxPause  = 10 * time.Minute // between looks that fail, unless the interval is longer
+	maxPause  = 10 * time.Minute // between looks that fail
 	maxHint   = 15 * time.Minute // that the provider may ask for
 	soonAgain = 2 * time.Second  // when the failure is our own
 )
 
-// pause is the time until the next look. Several failures in a row make it longer.
+// pause is the time until the next look. Several failures in a row make it longer; but what is
+// seldom looked at is tried again sooner.
 func pause(every time.Duration, failed int, err error) time.Duration {
 	d := every
 	if failed > 0 {
-		d = max(every, min(every<<min(failed-1, 10), maxPause))
+		d = min(min(every, time.Minute)<<min(failed-1, 20), maxPause)
 	}
 	if errors.As(err, new(*NotStored)) {
 		d = min(every, soonAgain)

@@ -53,7 +53,7 @@ func (a *API) Models(known []Deprecation) (*Models, error) {
 		switch {
 		case d.Model == "":
 			return nil, fmt.Errorf("deprecation %d: it names no model", i+1)
-		case !product(d.Product):
+		case !KnownProduct(d.Product):
 			return nil, fmt.Errorf("deprecation of %s: the product is none of %s, %s, %s",
 				d.Model, ProductServerless, ProductDedicated, ProductFineTuning)
 		}
@@ -65,7 +65,8 @@ func (a *API) Models(known []Deprecation) (*Models, error) {
 	return m, nil
 }
 
-func product(of string) bool {
+// KnownProduct says whether it is one of the products, in lower case.
+func KnownProduct(of string) bool {
 	return of == ProductServerless || of == ProductDedicated || of == ProductFineTuning
 }
 
@@ -236,7 +237,7 @@ func (m *Models) flag(flags map[string][]flag, s *supported, inCatalogue map[wor
 	for _, of := range s.Products.is {
 		from, _ := of.(string)
 		from = strings.TrimPrefix(strings.ToLower(from), "product_")
-		if !product(from) {
+		if !KnownProduct(from) {
 			m.api.odd("supported model: the product %.60q is not known and passed over", from)
 			continue
 		}

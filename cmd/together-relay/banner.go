@@ -35,8 +35,14 @@ func printBanner(w io.Writer, s *settings, url, natsURL string, admin net.Listen
 	if admin != nil {
 		fmt.Fprintf(w, "    metrics    http://%s/metrics\n", admin.Addr())
 	}
-	if s.watch.simulate {
-		fmt.Fprintf(w, "    watching   a made-up Together: TOGETHER_BASE_URL=%s TOGETHER_API_KEY=%s\n", s.watch.base, simKey)
+	switch {
+	case s.watch.simulate:
+		fmt.Fprintf(w, `    watching   a made-up Together; to ask it with wait and reconcile:
+
+    export TOGETHER_BASE_URL=%s TOGETHER_API_KEY=%s
+`, s.watch.base, simKey)
+	case s.watches():
+		fmt.Fprintf(w, "    watching   %s, with TOGETHER_API_KEY\n", s.watch.base)
 	}
 	self := os.Args[0]
 	if path, err := os.Executable(); err == nil && strings.Contains(path, "go-build") {

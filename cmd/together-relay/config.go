@@ -235,6 +235,8 @@ func (s *settings) check() error {
 		return usagef("max-in-flight is %d, it must be positive", s.http.maxInFlight)
 	case s.stream.Replicas < 1 || s.stream.Replicas > 5:
 		return usagef("replicas is %d, NATS knows 1 to 5", s.stream.Replicas)
+	case s.watch.back < 0:
+		return usagef("since is %s, it must not be negative", &s.watch.back)
 	case min(s.watch.fineTunes, s.watch.batches, s.watch.evaluations, s.watch.files, s.watch.models) < 0:
 		return usagef("an interval of watching is negative; 0 switches it off")
 	case s.watch.budget < 1:
@@ -308,8 +310,8 @@ func (k *knobs) number(p *int, name, env string, value int, usage string) {
 }
 
 func (k *knobs) span(p *time.Duration, name, env string, value time.Duration, usage string) {
-	k.DurationVar(p, name, value, usage)
-	k.add(name, env, false)
+	*p = value
+	k.value((*days)(p), name, env, usage)
 }
 
 func (k *knobs) value(p pflag.Value, name, env, usage string) {
@@ -367,15 +369,15 @@ func (d *days) String() string { return time.Duration(*d).String() }
 
 func (*days) Type() string { return "duration" }
 
-// parseDays reads a length of time such as 2h or 7d.
+// parseDays reads a length of time such as 2h or 7d. The settings say what may be negative.
 func parseDays(text string) (time.Duration, error) {
 	if number, ok := strings.CutSuffix(text, "d"); ok {
 		if n, err := strconv.ParseFloat(number, 64); err == nil && n >= 0 && n < 36500 {
 			return time.Duration(n * 24 * float64(time.Hour)), nil
 		}
 	}
-	if d, err := time.ParseDuration(text); err == nil && d >= 0 {
+	if d, err := time.ParseDuration(text); err == nil {
 		return d, nil
 	}
-	return 0, fmt.Errorf("%q is no length of time; write 2h or 7d", text)
+	return 0, fmt.Errorf("%q is no length of time; write 30s, 2h or 7d", text)
 }

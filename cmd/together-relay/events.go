@@ -120,7 +120,7 @@ func parseSince(text string, now time.Time) (time.Time, error) {
 			return t, nil
 		}
 	}
-	if d, err := parseDays(text); err == nil {
+	if d, err := parseDays(text); err == nil && d >= 0 {
 		return now.Add(-d), nil
 	}
 	return time.Time{}, fmt.Errorf("%q is no time and no length of time; write 2h, 7d or 2026-07-01T09:00:00Z", text)

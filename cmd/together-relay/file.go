@@ -198,7 +198,9 @@ func (f *file) readDeprecations(n *yaml.Node) error {
 			case "replacement":
 				d.Replacement = v.Value
 			case "product":
-				d.Product = v.Value
+				if d.Product = strings.ToLower(v.Value); !together.KnownProduct(d.Product) {
+					return f.errorf(v, "product is %q; write serverless, dedicated or fine_tuning", v.Value)
+				}
 			case "sunset":
 				if _, err := time.Parse(time.DateOnly, v.Value); err != nil {
 					return f.errorf(v, "sunset is %q; write a date, such as 2026-06-22", v.Value)

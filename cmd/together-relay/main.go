@@ -12,6 +12,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -48,7 +49,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	if said, ok := errors.AsType[silent](err); ok {
 		return int(said)
 	}
-	fmt.Fprintf(stderr, "together-relay: %v\n", err)
+	fmt.Fprintf(stderr, "together-relay: %s\n", strings.ReplaceAll(err.Error(), "\n", "\n  "))
 	if errors.Is(err, errUsage) || errors.Is(err, natsd.ErrConfig) {
 		return exitUsage
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -25,13 +26,14 @@ func newReconcile() *cobra.Command {
 		Use:   "reconcile",
 		Short: "Compare what Together lists with what the stream holds",
 		Long: `Asks the Together API what has happened to fine-tunes, batches, evaluations and files, and
-looks for each fact in the stream. What is missing is printed, a line each: time, type, resource and
-id, separated by tabs. With --fix it is stored, marked as every event of the watched API.
+looks for each fact in the stream. What is missing is printed, a line each: time, type, resource, id
+and what became of it, separated by tabs. With --fix it is stored, marked as every event of the
+watched API. What happened since the relay's last look counts as missing too.
 
 A fine-tune takes two to five requests, and there are at most --watch-budget in a minute.
 
-The exit code is 0 if nothing is missing, or all of it is stored now; else 1. Models are left out:
-what was in the catalogue before is not to be had.`,
+The exit code is 0 if nothing is missing, or all of it is stored now; else 1. Models are left out: the
+API does not tell what the catalogue held earlier.`,
 		Example: `  together-relay reconcile --since 7d
   together-relay reconcile --since 2026-07-01T09:00:00Z --fix`,
 		Args: cobra.NoArgs,
@@ -65,7 +67,7 @@ func reconcile(ctx context.Context, s *settings, f reconcileFlags, stdout, stder
 		return err
 	}
 	if api == nil {
-		return usagef("no key: set TOGETHER_API_KEY or TOGETHER_API_KEY_FILE")
+		return errNoKey()
 	}
 	set, err := schemas.Load()
 	if err != nil {
@@ -89,7 +91,7 @@ func reconcile(ctx context.Context, s *settings, f reconcileFlags, stdout, stder
 
 	compared, missing := 0, 0
 	err = relay.Reconciliation{Watches: s.jobWatches(api), Since: since, Holds: log.Holds, Begins: func(resource string, jobs int) {
-		fmt.Fprintf(stderr, "together-relay: looking at %d %s\n", jobs, resource)
+		fmt.Fprintf(stderr, "together-relay: looking at %d %s\n", jobs, strings.ReplaceAll(resource, "_", "-"))
 	}, Found: func(found relay.Finding) error {
 		if compared++; found.Sequence > 0 {
 			return nil
@@ -105,11 +107,13 @@ func reconcile(ctx context.Context, s *settings, f reconcileFlags, stdout, stder
 		}
 		return printFinding(stdout, f.output, found)
 	}}.Run(ctx)
-	fmt.Fprintf(stderr, "together-relay: %d facts since %s, %d were missing\n", compared, since.UTC().Format(time.RFC3339), missing)
+	if err == nil || compared > 0 {
+		fmt.Fprintf(stderr, "together-relay: %d facts since %s, %d were missing\n", compared, since.UTC().Format(time.RFC3339), missing)
+	}
 	if err == nil && missing > 0 && !f.fix {
 		return silent(exitFailed)
 	}
-	return err
+	return explainAPI(err)
 }
 
 func printFinding(w io.Writer, output string, found relay.Finding) error {

@@ -103,7 +103,7 @@ func newSchemasCheck() *cobra.Command {
 		Short: "Say what the relay would make of a delivery",
 		Long: `Reads a delivery, {"id", "type", "data", …}, as the relay does, and checks its data. With
 --type the file is the data alone. FILE may be - for standard input. The exit code is 1 if it
-would become a dead letter.`,
+would become a dead letter, or breaks the schema of what the relay itself publishes.`,
 		Example: `  together-relay schemas check delivery.json
   together-relay schemas show batch.done --example | together-relay schemas check -
   together-relay schemas check data.json --type batch.done`,
@@ -114,7 +114,11 @@ would become a dead letter.`,
 				return usagef("%w", err)
 			}
 			ev, err := check(typ, text)
-			if bad, ok := errors.AsType[*relay.Unusable](err); ok {
+			bad, ok := errors.AsType[*relay.Unusable](err)
+			if ok && bad.Reason == relay.ReasonSchema && !schemas.Binds(ev.Type) {
+				return fmt.Errorf("%s breaks the schema of %s: %s; from a sender the relay would take it as it is", args[0], ev.Type, bad.Detail)
+			}
+			if ok {
 				return fmt.Errorf("%s would be a dead letter, %s: %s", args[0], bad.Reason, bad.Detail)
 			}
 			if err != nil {

@@ -222,6 +222,9 @@ func (s *settings) httpSources() map[string]httpd.Source {
 
 func listen(setting, address string) (net.Listener, error) {
 	l, err := net.Listen("tcp", address)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, usagef("%s: %w; choose another address, such as 127.0.0.1:0 for any free port", setting, err)
+	}
 	if err != nil {
 		return nil, usagef("%s: %w", setting, err)
 	}

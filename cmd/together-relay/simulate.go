@@ -42,8 +42,7 @@ themselves. Its time runs faster than the real one. Nothing is stored, and the s
 		}
 		fmt.Fprintf(cmd.OutOrStdout(), `A made-up Together, %g times as fast as the real one:
 
-    TOGETHER_BASE_URL=%s
-    TOGETHER_API_KEY=%s
+    export TOGETHER_BASE_URL=%s TOGETHER_API_KEY=%s
 `, speed, localURL(l.Addr().String()), simKey)
 		return serveSim(cmd.Context(), l, seed, speed)
 	}

@@ -118,17 +118,22 @@ func wait(ctx context.Context, s *settings, id string, f waitFlags, stdout, stde
 	defer show.clear()
 	found := make(chan ending, 2)
 	loops, ctx := errgroup.WithContext(ctx)
+	if api == nil {
+		show.say("waiting; without TOGETHER_API_KEY only a relay that watches can tell")
+	}
 	if reader != nil {
 		loops.Go(func() error { return waitStream(ctx, reader, id, found, show) })
 	}
 	if api != nil {
-		loops.Go(func() error { return waitAPI(ctx, api, id, f.every, found, show, reader != nil) })
+		loops.Go(func() error { return waitAPI(ctx, api, id, f, found, show, reader != nil) })
 	}
 	err = loops.Wait()
 	show.clear()
 	switch {
 	case errors.Is(err, errEnded):
 		return printEnding(stdout, f.output, <-found)
+	case errors.Is(err, context.Canceled):
+		return fmt.Errorf("stopped waiting for %s", id)
 	case errors.Is(err, context.DeadlineExceeded):
 		fmt.Fprintf(stderr, "together-relay: %s has not ended after %s\n", id, f.timeout)
 		return silent(exitTimedOut)
@@ -152,12 +157,18 @@ func waitStream(ctx context.Context, reader *jetstream.Reader, id string, found 
 	})
 }
 
-// waitAPI asks the API again and again. Trouble with it ends the wait only if there is
-// nothing else to wait for.
-func waitAPI(ctx context.Context, api *together.API, id string, every time.Duration, found chan<- ending, show *progress, other bool) error {
-	for {
+// unknownTries is how often the API may say that it knows no such job, before it is believed.
+const unknownTries = 3
+
+// waitAPI asks the API again and again. A key that it refuses ends the wait, and so does an id that
+// it does not know, unless the stream may still tell of it within the time that is set.
+func waitAPI(ctx context.Context, api *together.API, id string, f waitFlags, found chan<- ending, show *progress, stream bool) error {
+	for unknown := 0; ; {
 		p, err := api.Progress(ctx, id)
-		pause := every
+		pause := f.every
+		if unknown++; !errors.Is(err, relay.ErrGone) {
+			unknown = 0
+		}
 		later, told := errors.AsType[*relay.Later](err)
 		switch {
 		case ctx.Err() != nil:
@@ -169,8 +180,10 @@ func waitAPI(ctx context.Context, api *together.API, id string, every time.Durat
 			return errEnded
 		case err == nil:
 			show.asked(p)
-		case (errors.Is(err, relay.ErrGone) || errors.Is(err, relay.ErrKeyRefused)) && !other:
-			return fmt.Errorf("ask for %s: %w", id, err)
+		case errors.Is(err, relay.ErrKeyRefused):
+			return usagef("the Together API refuses the key; look at TOGETHER_API_KEY: %w", err)
+		case unknown > 0 && !stream, unknown >= unknownTries && f.timeout == 0 && !strings.HasPrefix(id, "file-"):
+			return fmt.Errorf("the Together API knows no job %s", id)
 		default:
 			show.trouble(err)
 			if told {

@@ -52,7 +52,7 @@ func (s *settings) openAPI(odd func(string)) (*together.API, error) {
 		Origin: together.Origin{Name: defaultSource, URI: s.allSources()[defaultSource].URI, Schemas: s.schemaURLs(schemas.Types())},
 	})
 	if err != nil {
-		return nil, usagef("TOGETHER_API_KEY, TOGETHER_BASE_URL: %w", err)
+		return nil, usagef("TOGETHER_API_KEY and TOGETHER_BASE_URL (%s): %w", s.watch.base, err)
 	}
 	return api, nil
 }
@@ -87,7 +87,7 @@ func (s *settings) openWatcher(events *jetstream.Log, store relay.Log, set *sche
 	}
 	watcher := &relay.Watcher{
 		Watches: all, Log: store, Check: set.CheckEvent, Ledger: events.Ledger(), Turn: events.Turn(), Back: time.Duration(s.watch.back),
-		Done: func(look relay.Look) { state.done(look); counts.Done(look); logLook(log, look) },
+		Done: func(look relay.Look) { logLook(log, look, state.done(look)); counts.Done(look) },
 	}
 	return func(ctx context.Context) error {
 		defer api.Close()
@@ -110,18 +110,18 @@ func greet(ctx context.Context, api *together.API, log zerolog.Logger) {
 }
 
 // logLook writes a line for each event of a look, and one for the look: at debug level if
-// there is nothing to tell.
-func logLook(log zerolog.Logger, look relay.Look) {
+// there is no trouble, or none that is new.
+func logLook(log zerolog.Logger, look relay.Look, fresh bool) {
 	for _, r := range look.Told {
 		log.Info().Str("resource", look.Resource).Str("type", r.Type).Str("event_id", r.ID).Str("subject", r.Subject).
 			Uint64("seq", r.Sequence).Str("outcome", relay.Result(r, nil)).Msg("fact")
 	}
 	level := zerolog.DebugLevel
-	if look.Err != nil {
+	if look.Err != nil && fresh {
 		level = zerolog.WarnLevel
 	}
 	log.WithLevel(level).Err(look.Err).Str("resource", look.Resource).Int("jobs", look.Jobs).Int("told", len(look.Told)).Int("missing", look.Missing).
-		Dur("dur", look.Took).Dur("next", look.Next).Msg("look")
+		Dur("dur", look.Took).Stringer("next", look.Next.Round(time.Second/10)).Msg("look")
 }
 
 // watchState is what the last look at each resource has shown.
@@ -137,14 +137,21 @@ func newWatchState() *watchState {
 	return &watchState{began: time.Now(), good: map[string]time.Time{}, bad: map[string]error{}}
 }
 
-func (w *watchState) done(look relay.Look) {
+// done takes in a look, and says whether its trouble is news: that a key is refused is said
+// once.
+func (w *watchState) done(look relay.Look) (fresh bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	fresh = true
+	for _, err := range w.bad {
+		fresh = fresh && !(errors.Is(err, relay.ErrKeyRefused) && errors.Is(look.Err, relay.ErrKeyRefused))
+	}
 	if delete(w.bad, look.Resource); look.Err != nil {
 		w.bad[look.Resource] = look.Err
 	} else {
 		w.good[look.Resource] = time.Now()
 	}
+	return fresh
 }
 
 // lastGood is when the last good look at the resource was, or when the relay began.
@@ -164,13 +171,17 @@ func (w *watchState) detail() string {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	var lines strings.Builder
+	byText := map[string][]string{} // names by what is wrong
 	for _, name := range slices.Sorted(maps.Keys(w.bad)) {
 		text := strings.ReplaceAll(w.bad[name].Error(), "\n", "; ")
 		if errors.Is(w.bad[name], relay.ErrKeyRefused) {
-			text = "the Together API refuses the key; set another TOGETHER_API_KEY and restart: " + text
+			text = "the Together API refuses the key (401); set another TOGETHER_API_KEY and restart"
 		}
-		fmt.Fprintf(&lines, "watching %s: %s\n", name, text)
+		byText[text] = append(byText[text], name)
+	}
+	var lines strings.Builder
+	for _, text := range slices.Sorted(maps.Keys(byText)) {
+		fmt.Fprintf(&lines, "watching %s: %s\n", strings.Join(byText[text], ", "), text)
 	}
 	return lines.String()
 }
