@@ -112,7 +112,7 @@ func TestWebhooksVerbs(t *testing.T) {
 	p := d.watch(t)
 	register := []string{"webhooks", "register", "--url=https://relay.example.com/webhooks/together"}
 	for _, args := range [][]string{register, {"webhooks", "ls"}, {"webhooks", "rm", "wh_1"}} {
-		if r := p.verb(t, args...); r.code != exitFailed || !strings.Contains(r.stderr, "has no webhooks") || !strings.Contains(r.stderr, "TOGETHER_API_KEY") {
+		if r := p.verb(t, args...); r.code != exitFailed || !strings.Contains(r.stderr, "no webhooks at Together") || !strings.Contains(r.stderr, "TOGETHER_API_KEY") {
 			t.Errorf("%s: %+v", args[1], r)
 		}
 	}

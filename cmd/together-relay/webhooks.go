@@ -136,7 +136,7 @@ func errNoKey() error { return usagef("no key: set TOGETHER_API_KEY or TOGETHER_
 func explainAPI(err error) error {
 	switch {
 	case errors.Is(err, together.ErrNoWebhooks):
-		return fmt.Errorf("Together has no webhooks here (%w); with TOGETHER_API_KEY the relay brings the same events by watching", err)
+		return fmt.Errorf("no webhooks at Together (%w); with TOGETHER_API_KEY the relay brings the same events by watching", err)
 	case errors.Is(err, relay.ErrKeyRefused):
 		return fmt.Errorf("%w; look at TOGETHER_API_KEY", err)
 	case errors.Is(err, context.Canceled):
