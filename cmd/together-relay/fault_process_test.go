@@ -78,6 +78,7 @@ type node struct {
 	store   string // its directory
 	sync    string // sync_interval; empty is the one that is shipped: always
 	port    int
+	room    string // max_file_store; empty is 1GB
 	cluster string // the block of that name
 }
 
@@ -90,6 +91,9 @@ func (n node) startBroker(t testing.TB) *broker {
 	}
 	if n.sync == "" {
 		n.sync = "always"
+	}
+	if n.room == "" {
+		n.room = "1GB"
 	}
 	if n.port == 0 {
 		n.port = fixedPort(t)
@@ -106,9 +110,9 @@ server_name: %s
 listen: "127.0.0.1:%d"
 http: "127.0.0.1:%d"
 log_file: %q
-jetstream { store_dir: %q, sync_interval: %q, max_file_store: 1GB }
+jetstream { store_dir: %q, sync_interval: %q, max_file_store: %s }
 %s
-`, n.name, n.port, monitor, b.log, n.store, n.sync, n.cluster))
+`, n.name, n.port, monitor, b.log, n.store, n.sync, n.room, n.cluster))
 	t.Cleanup(func() {
 		b.end(t, syscall.SIGKILL)
 		if text, err := os.ReadFile(b.log); err == nil && t.Failed() {
