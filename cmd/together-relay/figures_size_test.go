@@ -3,6 +3,7 @@ package main
 import (
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"strconv"
 	"strings"
@@ -87,10 +88,7 @@ func fillStream(t *testing.T, url string, stored *jetstream.RawStreamMsg, n int)
 	}
 	id := stored.Header.Get(nats.MsgIdHdr)
 	for i := range n {
-		msg := &nats.Msg{Subject: stored.Subject, Data: stored.Data, Header: nats.Header{}}
-		for name, values := range stored.Header {
-			msg.Header[name] = values
-		}
+		msg := &nats.Msg{Subject: stored.Subject, Data: stored.Data, Header: maps.Clone(stored.Header)}
 		number := fmt.Sprintf("-%08d", i)
 		msg.Header[nats.MsgIdHdr] = []string{id[:max(0, len(id)-len(number))] + number}
 		if _, err := js.PublishMsgAsync(msg, jetstream.WithStallWait(10*time.Second)); err != nil {
