@@ -144,7 +144,7 @@ func (w *watchState) done(look relay.Look) (fresh bool) {
 	defer w.mu.Unlock()
 	fresh = true
 	for _, err := range w.bad {
-		fresh = fresh && !(errors.Is(err, relay.ErrKeyRefused) && errors.Is(look.Err, relay.ErrKeyRefused))
+		fresh = fresh && (!errors.Is(err, relay.ErrKeyRefused) || !errors.Is(look.Err, relay.ErrKeyRefused))
 	}
 	if delete(w.bad, look.Resource); look.Err != nil {
 		w.bad[look.Resource] = look.Err
