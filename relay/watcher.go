@@ -118,6 +118,9 @@ type Watch struct {
 	Name     string
 	Resource Resource
 	Every    time.Duration
+	// Registered says that the provider does not list the jobs: whoever wants one watched
+	// marks it in the ledger. All that has happened to it is news then.
+	Registered bool
 }
 
 // A Watcher looks at the provider's resources and stores an event for each fact that is
@@ -222,7 +225,7 @@ func (r *rounds) look(ctx context.Context) (look Look, halted bool) {
 	began := time.Now()
 	look = Look{Resource: r.Name}
 	defer func() { look.Took = time.Since(began) }()
-	if r.marks == nil {
+	if r.marks == nil || r.Registered { // somebody may have marked a job
 		if r.marks, look.Err = r.Ledger.Load(ctx, r.Name); look.Err != nil {
 			r.marks = nil
 			return look, true
@@ -242,6 +245,9 @@ func (r *rounds) look(ctx context.Context) (look Look, halted bool) {
 	look.Jobs = len(jobs)
 	r.round++
 	_, set := r.marks[baseline]
+	if r.Registered {
+		look.Jobs, set = known, true
+	}
 	if !set && r.old == nil {
 		r.old, r.tries = map[string]bool{}, map[string]int{}
 		for _, job := range jobs {

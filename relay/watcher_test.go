@@ -389,3 +389,97 @@ func (l dyingLedger) Save(ctx context.Context, resource, id string, mark relay.M
 	err = l.call(func() (err error) { next, err = l.Ledger.Save(ctx, resource, id, mark, revision); return err })
 	return next, err
 }
+
+// register marks a job, as whoever wants it watched does.
+func (w *world) register(t *testing.T, id string) {
+	t.Helper()
+	if _, err := w.ledger.Save(t.Context(), "jobs", id, relay.Mark{First: time.Now()}, 0); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestWatcherRegistered(t *testing.T) {
+	t.Parallel()
+	w := newWorld()
+	w.Watches[0].Registered = true
+	for _, id := range []string{"running", "stranger", "over", "lost", "late"} {
+		w.provider.Hide(id, true)
+	}
+	w.provider.Happen("running", "created")
+	w.provider.End("stranger", "created", "completed")
+	w.provider.End("over", "completed")
+	w.watch(t, func() {
+		w.next(2)
+		w.want(t)
+		for _, id := range []string{"running", "stranger", "over"} {
+			if n := w.provider.Asked("find " + id); n != 0 {
+				t.Errorf("asked %d times for %s, which nobody has registered", n, id)
+			}
+		}
+		w.register(t, "running")
+		w.register(t, "over")
+		w.register(t, "late")
+		w.next(1)
+		w.provider.Happen("late", "created") // it was missed once
+		w.next(1)
+		w.provider.End("running", "completed")
+		w.register(t, "lost")
+		w.next(3)
+		got := w.stored()
+		slices.Sort(got)
+		want := []string{"late created", "over completed", "running completed", "running created"}
+		if diff := cmp.Diff(want, slices.DeleteFunc(got, func(id string) bool { return id == "lost gone" })); diff != "" {
+			t.Errorf("stored (-want +got):\n%s", diff)
+		}
+		asked := map[string]int{}
+		ids := []string{"running", "over", "lost"}
+		for _, id := range ids {
+			asked[id] = w.provider.Asked("find " + id)
+		}
+		if asked["lost"] != 2 {
+			t.Errorf("asked %d times for what is not there, want twice", asked["lost"])
+		}
+		w.next(3)
+		for _, id := range ids {
+			if n := w.provider.Asked("find " + id); n != asked[id] {
+				t.Errorf("asked for %s, which is over", id)
+			}
+		}
+		if look, _ := w.last(); look.Jobs != 1 || look.Err != nil {
+			t.Errorf("look = %+v, want one job", look)
+		}
+		marks, err := w.ledger.Load(t.Context(), "jobs")
+		if _, set := marks[""]; set || err != nil {
+			t.Errorf("a baseline where nothing is listed, %v", err)
+		}
+	})
+}
+
+// Wherever the watcher of registered jobs dies, each fact is stored once.
+func TestWatcherOfRegisteredDiesAnywhere(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(300) {
+		random := rand.New(rand.NewPCG(seed, 2))
+		w := newWorld()
+		w.Watches[0].Registered = true
+		var want []string
+		synctest.Test(t, func(t *testing.T) {
+			left := 1 + random.IntN(8)
+			for i := range 3 {
+				id := fmt.Sprint("j", i)
+				w.provider.Hide(id, true)
+				w.provider.End(id, "created", "completed")
+				w.register(t, id)
+				want = append(want, id+" created", id+" completed")
+				w.live(t, &mortal{left: &left, random: random})
+			}
+			w.live(t, nil)
+		})
+		got := w.stored()
+		slices.Sort(got)
+		slices.Sort(want)
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Fatalf("seed %d: (-want +got):\n%s", seed, diff)
+		}
+	}
+}
