@@ -134,7 +134,9 @@ func told(env *envelope) (shared bool, which string) {
 		"batch.created", "batch.in_progress", "batch.done", "batch.failed", "batch.expired",
 		"batch.cancelled", "batch.overdue",
 		"evaluation.completed", "evaluation.failed",
-		"file.processed", "file.invalid", "file.failed":
+		"file.processed", "file.invalid", "file.failed",
+		"video.completed", "video.failed", "video.cancelled",
+		"queue_job.done", "queue_job.failed", "queue_job.canceled":
 		return true, ""
 	case typeCheckpoint:
 		step := member(env.fields, "step")

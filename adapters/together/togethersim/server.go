@@ -52,6 +52,8 @@ func routes() map[string]view {
 		"GET /v1/files":                       listFiles,
 		"GET /v1/files/{id}":                  oneFile(false),
 		"GET /v1/files/{id}/content":          oneFile(true),
+		"GET /v1/queue/status":                queueStatus,
+		"GET /v2/videos/{id}":                 oneVideo,
 		"GET /storage/{id}":                   storage,
 		"GET /v1/models":                      listModels,
 		"GET /v2/supported-models":            supportedModels,

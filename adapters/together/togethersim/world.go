@@ -51,6 +51,8 @@ type World struct {
 	batches     []*Batch
 	evaluations []*Evaluation
 	files       []*File
+	videos      []*Video
+	queueJobs   []*QueueJob
 	models      []*Model
 	hooks       []row
 	made        int // ids that were made up
@@ -92,6 +94,8 @@ func (w *World) sort() {
 	inOrder(w.batches)
 	inOrder(w.evaluations)
 	inOrder(w.files)
+	inOrder(w.videos)
+	inOrder(w.queueJobs)
 }
 
 // arrive adds what arrives in an hour. It depends on the seed and the hour alone.
@@ -164,6 +168,12 @@ func (w *World) all() []job {
 		all = append(all, j)
 	}
 	for _, j := range w.files {
+		all = append(all, j)
+	}
+	for _, j := range w.videos {
+		all = append(all, j)
+	}
+	for _, j := range w.queueJobs {
 		all = append(all, j)
 	}
 	return all
