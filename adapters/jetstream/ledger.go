@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -88,6 +89,41 @@ func (g *Ledger) Save(ctx context.Context, resource, id string, mark relay.Mark,
 		return revision, g.log.flush()
 	}
 	return revision, nil
+}
+
+// Register marks a job of a resource whose jobs the provider does not list, so that it is
+// watched. A job that is over is watched anew. It says whether that changed anything; the mark
+// is on disk then.
+func (g *Ledger) Register(ctx context.Context, resource, id string) (bool, error) {
+	if id == "" {
+		return false, errors.New("the id is empty")
+	}
+	marks, err := g.Load(ctx, resource)
+	if err != nil {
+		return false, err
+	}
+	old, known := marks[id]
+	if known && !old.Over {
+		return false, g.log.flush() // it may be known for a moment only
+	}
+	if _, err := g.Save(ctx, resource, id, relay.Mark{First: time.Now().UTC()}, old.Revision); err != nil {
+		return false, err
+	}
+	return true, g.log.flush()
+}
+
+// Forget removes a mark, if there is one. A watcher that looks at the job now does not bring it
+// back.
+func (g *Ledger) Forget(ctx context.Context, resource, id string) error {
+	kv, err := g.bucket(ctx)
+	if err != nil {
+		return err
+	}
+	key := markKey(resource, id)
+	if err := kv.Delete(ctx, key); err != nil {
+		return fmt.Errorf("remove mark %s: %w", key, err)
+	}
+	return g.log.flush()
 }
 
 // lostRace says whether somebody else has written the key since.

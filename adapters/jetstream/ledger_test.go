@@ -111,3 +111,53 @@ func TestLedgerIsNotMadeInCheckMode(t *testing.T) {
 		t.Errorf("Load = %v, want a missing bucket", err)
 	}
 }
+
+func TestLedgerRegisters(t *testing.T) {
+	t.Parallel()
+	ns := startServer(t, t.TempDir(), -1)
+	cfg := testConfig()
+	flushes := 0
+	cfg.Flush = func() error { flushes++; return nil }
+	l := openLog(t, ns.ClientURL(), cfg)
+	ready(t, l)
+	ctx, g := t.Context(), l.Ledger()
+	register := func(want bool) relay.Entry {
+		t.Helper()
+		before := flushes
+		if added, err := g.Register(ctx, "queue_jobs", "acme/pipeline#req-1"); err != nil || added != want || flushes == before {
+			t.Fatalf("added %t, want %t, %d flushes, %v", added, want, flushes-before, err)
+		}
+		marks, err := g.Load(ctx, "queue_jobs")
+		if err != nil || len(marks) != 1 {
+			t.Fatal(marks, err)
+		}
+		return marks["acme/pipeline#req-1"]
+	}
+	e := register(true)
+	if e.Over || e.First.IsZero() {
+		t.Errorf("%+v", e)
+	}
+	register(false)
+	e.Over, e.Gone = true, time.Now()
+	if _, err := g.Save(ctx, "queue_jobs", "acme/pipeline#req-1", e.Mark, e.Revision); err != nil {
+		t.Fatal(err)
+	}
+	if e = register(true); e.Over || !e.Gone.IsZero() {
+		t.Errorf("registered anew: %+v", e)
+	}
+
+	// Whoever looks at it meanwhile does not bring it back.
+	if err := g.Forget(ctx, "queue_jobs", "acme/pipeline#req-1"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := g.Save(ctx, "queue_jobs", "acme/pipeline#req-1", e.Mark, e.Revision); err == nil {
+		t.Error("a mark that was removed is back")
+	}
+	if marks, err := g.Load(ctx, "queue_jobs"); err != nil || len(marks) > 0 {
+		t.Error(marks, err)
+	}
+	register(true)
+	if _, err := g.Register(ctx, "queue_jobs", ""); err == nil {
+		t.Error("the baseline was registered")
+	}
+}
