@@ -36,6 +36,12 @@ evaluation.failed: evaluation_id string, error_message string; error_class strin
 file.processed: file_id string; filename string?, purpose string?, bytes integer?, lines integer?
 file.invalid: file_id string, error_message string?; error_type string?, filename string?, purpose string?
 file.failed: file_id string, error_message string?; error_type string?, filename string?, purpose string?
+video.completed: video_id string; model string?, seconds number?, size string?, cost_usd number?
+video.failed: video_id string, error_message string; error_code string?, model string?
+video.cancelled: video_id string; model string?
+queue_job.done: queue_job_id string; model string?
+queue_job.failed: queue_job_id string; model string?, error_message string?
+queue_job.canceled: queue_job_id string; model string?
 `
 
 type member struct {

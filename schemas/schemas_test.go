@@ -80,6 +80,7 @@ func TestTypes(t *testing.T) {
 		"evaluation.completed", "evaluation.failed", "file.failed", "file.invalid", "file.processed", "fine_tune.cancelled",
 		"fine_tune.checkpoint", "fine_tune.completed", "fine_tune.created", "fine_tune.early_stopped", "fine_tune.failed", "fine_tune.restarted",
 		"fine_tune.running", "model.added", "model.deprecated", "model.removed",
+		"queue_job.canceled", "queue_job.done", "queue_job.failed", "video.cancelled", "video.completed", "video.failed",
 	}
 	if diff := cmp.Diff(want, Types()); diff != "" {
 		t.Errorf("types (-want +got):\n%s", diff)

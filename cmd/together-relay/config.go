@@ -58,6 +58,7 @@ type secretSettings struct{ webhook, webhookFile, apiKey, apiKeyFile string }
 type watchSettings struct {
 	base                                           string
 	fineTunes, batches, evaluations, files, models time.Duration
+	videos, queue                                  time.Duration // of what is registered
 	back                                           days
 	budget                                         int
 	tokens                                         byteSize
@@ -130,6 +131,8 @@ func (s *settings) declare() *knobs {
 	k.span(&s.watch.evaluations, "watch-evaluations", "RELAY_WATCH_EVALUATIONS", 30*time.Second, "`duration` between two looks at the evaluations; 0 is never")
 	k.span(&s.watch.files, "watch-files", "RELAY_WATCH_FILES", 30*time.Second, "`duration` between two looks at the files; 0 is never")
 	k.span(&s.watch.models, "watch-models", "RELAY_WATCH_MODELS", 6*time.Hour, "`duration` between two looks at the models; 0 is never")
+	k.span(&s.watch.videos, "watch-videos", "RELAY_WATCH_VIDEOS", 10*time.Second, "`duration` between two looks at the registered videos; 0 is never")
+	k.span(&s.watch.queue, "watch-queue", "RELAY_WATCH_QUEUE", 5*time.Second, "`duration` between two looks at the registered queue jobs; 0 is never")
 	k.value(&s.watch.back, "since", "RELAY_SINCE", "at the first look at the API, publish what happened within that `duration` too, as in 12h or 7d")
 	k.value(&s.watch.tokens, "watch-tokens", "RELAY_WATCH_TOKENS", "largest output file that is read to count the tokens of a batch, as in 100MiB; 0 is none")
 	k.flag(&s.watch.simulate, "simulate", "RELAY_SIMULATE", "with --dev, watch a made-up Together in this process: living events without an account")
@@ -237,7 +240,7 @@ func (s *settings) check() error {
 		return usagef("replicas is %d, NATS knows 1 to 5", s.stream.Replicas)
 	case s.watch.back < 0:
 		return usagef("since is %s, it must not be negative", &s.watch.back)
-	case min(s.watch.fineTunes, s.watch.batches, s.watch.evaluations, s.watch.files, s.watch.models) < 0:
+	case min(s.watch.fineTunes, s.watch.batches, s.watch.evaluations, s.watch.files, s.watch.models, s.watch.videos, s.watch.queue) < 0:
 		return usagef("an interval of watching is negative; 0 switches it off")
 	case s.watch.budget < 1:
 		return usagef("watch-budget is %d requests a minute, it must be positive", s.watch.budget)

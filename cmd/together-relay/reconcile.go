@@ -33,7 +33,7 @@ watched API. What happened since the relay's last look counts as missing too.
 A fine-tune takes two to five requests, and there are at most --watch-budget in a minute.
 
 The exit code is 0 if nothing is missing, or all of it is stored now; else 1. Models are left out: the
-API does not tell what the catalogue held earlier.`,
+API does not tell what the catalogue held earlier. So are videos and queue jobs, which it does not list.`,
 		Example: `  together-relay reconcile --since 7d
   together-relay reconcile --since 2026-07-01T09:00:00Z --fix`,
 		Args: cobra.NoArgs,

@@ -40,7 +40,8 @@ func newWait() *cobra.Command {
 		Short: "Wait for a fine-tune, a batch, an evaluation or a file to end",
 		Long: `Waits until the job has ended. What is stored already counts, so nothing is missed that
 happened before. With TOGETHER_API_KEY the API is asked too: then no relay need watch the job, and
-the progress shows state, step, loss and time left.
+the progress shows state, step, loss and time left. A video or a queue job ends a wait by its event:
+register it with together-relay watch add.
 
 The exit code says how it ended: 0 done, 3 failed, 4 cancelled or expired, 5 timed out.`,
 		Example: `  together-relay wait ft-9a8b7c6d-5e4f-3a2b-1c0d-9e8f7a6b5c4d --timeout 2h && ./deploy.sh
@@ -81,11 +82,11 @@ type ending struct {
 // outcomes say what the types mean that are the last ones of a job.
 func outcomeOf(typ string) (outcome string, code int) {
 	switch typ {
-	case "fine_tune.completed", "batch.done", "evaluation.completed", "file.processed":
+	case "fine_tune.completed", "batch.done", "evaluation.completed", "file.processed", "video.completed", "queue_job.done":
 		return "done", exitDone
-	case "fine_tune.failed", "batch.failed", "evaluation.failed", "file.failed", "file.invalid":
+	case "fine_tune.failed", "batch.failed", "evaluation.failed", "file.failed", "file.invalid", "video.failed", "queue_job.failed":
 		return "failed", exitJobFailed
-	case "fine_tune.cancelled", "batch.cancelled":
+	case "fine_tune.cancelled", "batch.cancelled", "video.cancelled", "queue_job.canceled":
 		return "cancelled", exitJobCancelled
 	case "batch.expired":
 		return "expired", exitJobCancelled

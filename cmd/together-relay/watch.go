@@ -78,7 +78,10 @@ func (s *settings) openWatcher(events *jetstream.Log, store relay.Log, set *sche
 	if err != nil {
 		return nil, nil, usagef("deprecations in %s: %w", s.config, err)
 	}
-	all := append(s.jobWatches(api), relay.Watch{Name: "models", Resource: models, Every: s.watch.models})
+	all := append(s.jobWatches(api),
+		relay.Watch{Name: "models", Resource: models, Every: s.watch.models},
+		relay.Watch{Name: videosWatch, Resource: api.Videos(), Every: s.watch.videos, Registered: true},
+		relay.Watch{Name: queueWatch, Resource: api.QueueJobs(), Every: s.watch.queue, Registered: true})
 	all = slices.DeleteFunc(all, func(w relay.Watch) bool { return w.Every == 0 })
 	state := newWatchState()
 	counts := metrics.NewWatch()

@@ -44,7 +44,8 @@ func startDay(t testing.TB, start time.Time, cfg togethersim.Config) *day {
 	t.Cleanup(server.Close)
 	d.base = server.URL
 	d.env = []string{"TOGETHER_API_KEY=" + cfg.Key, "TOGETHER_BASE_URL=" + server.URL + "/v1", "RELAY_WATCH_BUDGET=100000", "RELAY_WATCH_TOKENS=10MiB",
-		"RELAY_WATCH_FINE_TUNES=50ms", "RELAY_WATCH_BATCHES=50ms", "RELAY_WATCH_EVALUATIONS=50ms", "RELAY_WATCH_FILES=50ms", "RELAY_WATCH_MODELS=50ms"}
+		"RELAY_WATCH_FINE_TUNES=50ms", "RELAY_WATCH_BATCHES=50ms", "RELAY_WATCH_EVALUATIONS=50ms", "RELAY_WATCH_FILES=50ms", "RELAY_WATCH_MODELS=50ms",
+		"RELAY_WATCH_VIDEOS=50ms", "RELAY_WATCH_QUEUE=50ms"}
 	return d
 }
 
@@ -53,7 +54,7 @@ func (d *day) baseline(t testing.TB, p *process) {
 	t.Helper()
 	eventually(t, "the first looks", func() bool {
 		_, text := p.get(t, p.admin+"/metrics")
-		return strings.Count(text, `relay_watch_looks_total{resource=`) >= 5 && !strings.Contains(text, `result="failed"`)
+		return strings.Count(text, `relay_watch_looks_total{resource=`) >= 7 && !strings.Contains(text, `result="failed"`)
 	})
 }
 
