@@ -112,6 +112,16 @@ func (g *Ledger) Register(ctx context.Context, resource, id string) (bool, error
 	return true, g.log.flush()
 }
 
+// Peek is Load that makes no bucket: where nobody watches and nothing is registered, there
+// is none, and what is published need not heed a watcher.
+func (g *Ledger) Peek(ctx context.Context, resource string) (map[string]relay.Entry, error) {
+	_, err := g.log.js.KeyValue(ctx, watchBucket(g.log.cfg.Stream))
+	if errors.Is(err, jetstream.ErrBucketNotFound) {
+		return nil, nil
+	}
+	return g.Load(ctx, resource)
+}
+
 // Forget removes a mark, if there is one. A watcher that looks at the job now does not bring it
 // back.
 func (g *Ledger) Forget(ctx context.Context, resource, id string) error {

@@ -121,6 +121,12 @@ func TestLedgerRegisters(t *testing.T) {
 	l := openLog(t, ns.ClientURL(), cfg)
 	ready(t, l)
 	ctx, g := t.Context(), l.Ledger()
+	if marks, err := g.Peek(ctx, "queue_jobs"); err != nil || len(marks) > 0 {
+		t.Error(marks, err)
+	}
+	if _, err := l.js.KeyValue(ctx, watchBucket(cfg.Stream)); !errors.Is(err, jetstream.ErrBucketNotFound) {
+		t.Errorf("looking made a bucket: %v", err)
+	}
 	register := func(want bool) relay.Entry {
 		t.Helper()
 		before := flushes
@@ -134,6 +140,9 @@ func TestLedgerRegisters(t *testing.T) {
 		return marks["acme/pipeline#req-1"]
 	}
 	e := register(true)
+	if marks, err := g.Peek(ctx, "queue_jobs"); err != nil || len(marks) != 1 {
+		t.Error(marks, err)
+	}
 	if e.Over || e.First.IsZero() {
 		t.Errorf("%+v", e)
 	}

@@ -190,7 +190,7 @@ type registration struct {
 func registrations(ctx context.Context, marks *jetstream.Ledger) ([]registration, error) {
 	var all []registration
 	for _, resource := range []string{videosWatch, queueWatch} {
-		found, err := marks.Load(ctx, resource)
+		found, err := marks.Peek(ctx, resource)
 		if err != nil {
 			return nil, err
 		}
