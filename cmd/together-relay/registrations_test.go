@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -28,14 +29,19 @@ func (p *process) registered(t testing.TB) map[string]registration {
 func TestRegisteredJobsAreWatched(t *testing.T) {
 	t.Parallel()
 	d := quiet(t)
-	d.env = append(d.env, "NATS_URL="+runBroker(t))
 	video := d.world.AddVideo(togethersim.Video{Cost: 0.28})
 	failed := d.world.AddVideo(togethersim.Video{Error: "refused"})
 	job := d.world.AddQueueJob(togethersim.QueueJob{Model: "acme/pipeline"})
 	gone := d.world.AddQueueJob(togethersim.QueueJob{Model: "acme/pipeline"})
 	d.clock.Turn(time.Minute)
-	d.world.Move(failed, "failed") // before anybody knows of it
-	p := d.watch(t)
+	d.world.Move(failed, "failed")                                                                 // before anybody knows of it
+	from := launch{env: slices.Concat(withSecret, d.env), dir: filepath.Join(t.TempDir(), "data")} // the turn to watch ends with it
+	start := func() *process {
+		p := from.start(t).waitReady(t)
+		d.baseline(t, p)
+		return p
+	}
+	p := start()
 	for pattern := range d.world.Requests() {
 		if strings.Contains(pattern, "videos") || strings.Contains(pattern, "queue") {
 			t.Errorf("%s while nothing is registered", pattern)
@@ -59,7 +65,7 @@ func TestRegisteredJobsAreWatched(t *testing.T) {
 	d.clock.Turn(time.Minute)
 	d.world.Move(video, "completed")
 	d.world.Move(job, "done")
-	p = d.watch(t)
+	p = start()
 	eventually(t, "the ends are told", func() bool { return p.has(t, "video.completed", video) && p.has(t, "queue_job.done", job) })
 	for _, id := range []string{video, job} {
 		if r := p.verb(t, "wait", id, "-o", "json"); r.code != exitDone || strings.Contains(r.stdout, "LEAK") {
@@ -67,7 +73,7 @@ func TestRegisteredJobsAreWatched(t *testing.T) {
 		}
 	}
 	p.kill(t)
-	p = d.watch(t)
+	p = start()
 	eventually(t, "all is marked", func() bool { return p.registered(t)[video].Over && p.registered(t)[job].Over })
 	if r := p.registered(t)[job]; r.State != "queue_job.done" || r.Model != "acme/pipeline" || r.Resource != queueWatch {
 		t.Errorf("%+v", r)
