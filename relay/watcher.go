@@ -68,6 +68,7 @@ type Mark struct {
 	First  time.Time `json:"first"`           // when it was seen first
 	Gone   time.Time `json:"gone,omitzero"`   // when it was missed first
 	Waits  int       `json:"waits,omitempty"` // looks in a row that did not learn all
+	Blind  bool      `json:"blind,omitempty"` // at the first look its past could not be had
 }
 
 // Has says whether the fact is known already.
@@ -205,6 +206,9 @@ type rounds struct {
 	marks map[string]Entry // nil until they are loaded; that of the baseline is among them
 	round int
 	broke string // the job at which the last look was broken off, if it was: the next begins behind it
+	// How often in a row the details of a job could not be had, and the round before which
+	// they are not asked for again.
+	failed, resting map[string]int
 	// Until the baseline is set: the jobs that were there at the first look, and how many
 	// looks have failed to learn about one.
 	old   map[string]bool
@@ -215,8 +219,9 @@ type rounds struct {
 const baseline = ""
 
 const (
-	liveRounds = 5 // how often a live job is looked at closely without a change
-	maxTrouble = 5 // jobs in trouble, one after the other, before the look is broken off
+	liveRounds = 5  // how often a live job is looked at closely without a change
+	maxTrouble = 5  // jobs in trouble, one after the other, before the look is broken off
+	maxRest    = 10 // rounds in which a job in trouble is left alone
 )
 
 // look looks at the resource once. It is halted if the provider, the log or the ledger
@@ -255,14 +260,16 @@ func (r *rounds) look(ctx context.Context) (look Look, halted bool) {
 		}
 	}
 	trouble := 0
-	bad := func(asked bool, err error) (halt bool) {
+	bad := func(id string, asked bool, err error) (halt bool) {
+		switch {
+		case err == nil && asked:
+			trouble = 0
+		case err != nil && r.failed[id] <= maxTrouble: // else it says more of the job than of the provider
+			trouble++
+		}
 		if err == nil {
-			if asked {
-				trouble = 0
-			}
 			return false
 		}
-		trouble++
 		look.Err = errors.Join(look.Err, err)
 		return trouble >= maxTrouble || ctx.Err() != nil || r.marks == nil ||
 			errors.As(err, new(*Later)) || errors.As(err, new(*NotStored))
@@ -277,19 +284,24 @@ func (r *rounds) look(ctx context.Context) (look Look, halted bool) {
 			continue
 		}
 		listed[job.ID] = true
-		if asked, err := r.visit(ctx, job, &look); bad(asked, err) {
+		if r.round < r.resting[job.ID] {
+			continue
+		}
+		asked, err := r.visit(ctx, job, &look)
+		r.rest(job.ID, asked, err)
+		if bad(job.ID, asked, err) {
 			r.broke = job.ID
 			return look, true
 		}
 	}
 	for id, e := range r.marks {
-		if id != baseline && !e.Over && !listed[id] && bad(true, r.miss(ctx, id, e, &look)) {
+		if id != baseline && !e.Over && !listed[id] && bad(id, true, r.miss(ctx, id, e, &look)) {
 			return look, true
 		}
 	}
 	if !set && look.Err == nil {
 		r.old, r.tries = nil, nil
-		if bad(false, r.save(ctx, baseline, Mark{Over: true, First: began})) {
+		if bad(baseline, false, r.save(ctx, baseline, Mark{Over: true, First: began})) {
 			return look, true
 		}
 	}
@@ -319,13 +331,34 @@ func (r *rounds) visit(ctx context.Context, job Job, look *Look) (bool, error) {
 	return true, r.follow(ctx, job, e.Mark, look)
 }
 
-// follow tells what is new about a job.
+// rest leaves a job alone for some rounds whose details cannot be had again and again.
+func (r *rounds) rest(id string, asked bool, err error) {
+	switch {
+	case errors.As(err, new(*NotStored)): // that is not the job's fault
+	case err != nil:
+		if r.failed == nil {
+			r.failed, r.resting = map[string]int{}, map[string]int{}
+		}
+		r.failed[id]++
+		r.resting[id] = r.round + 1 + min(r.failed[id]/3, maxRest)
+	case asked:
+		delete(r.failed, id)
+		delete(r.resting, id)
+	}
+}
+
+// follow tells what is new about a job. If its past was not known at the first look, what
+// happened before that is not news, but for the end of it.
 func (r *rounds) follow(ctx context.Context, job Job, mark Mark, look *Look) error {
 	facts, err := r.Resource.Tell(ctx, job, mark)
 	if err != nil {
 		err = fmt.Errorf("%s: %w", job.ID, err)
 	}
-	return r.tell(ctx, job, mark, facts, err, look, func(Fact) bool { return true })
+	blind, ends := mark.Blind, len(facts)-1
+	mark.Blind = blind && err != nil
+	return r.tell(ctx, job, mark, facts, err, look, func(f Fact) bool {
+		return !blind || job.Over && f.Key == facts[ends].Key || !f.Event.CloudEvent.Time().Before(mark.First)
+	})
 }
 
 // settle makes a job part of the baseline: what has happened to it is not news, but for
@@ -333,7 +366,7 @@ func (r *rounds) follow(ctx context.Context, job Job, mark Mark, look *Look) err
 func (r *rounds) settle(ctx context.Context, job Job, look *Look) error {
 	mark := Mark{First: time.Now()}
 	since := mark.First.Add(-r.Back)
-	if r.Back == 0 || !job.Updated.IsZero() && job.Updated.Before(since) {
+	if r.Back == 0 || job.Over && !job.Updated.IsZero() && job.Updated.Before(since) {
 		if job.Over {
 			mark.Change, mark.Over = job.Change, true
 			return r.save(ctx, job.ID, mark)
@@ -345,6 +378,10 @@ func (r *rounds) settle(ctx context.Context, job Job, look *Look) error {
 	if err != nil && r.tries[job.ID] < MaxWaits { // facts that are not seen now would look new the next time
 		r.tries[job.ID]++
 		return fmt.Errorf("%s: %w", job.ID, err)
+	}
+	if err != nil { // what can be seen of its past later is told apart by its time
+		mark.Blind = true
+		return r.save(ctx, job.ID, mark)
 	}
 	mark.Waits = GiveUp // nothing of the past is waited for
 	return r.tell(ctx, job, mark, facts, nil, look, func(f Fact) bool {
@@ -434,6 +471,6 @@ func (r *rounds) save(ctx context.Context, id string, mark Mark) error {
 }
 
 func same(a, b Mark) bool {
-	return a.Change == b.Change && a.Over == b.Over && a.Waits == b.Waits &&
+	return a.Change == b.Change && a.Over == b.Over && a.Waits == b.Waits && a.Blind == b.Blind &&
 		a.First.Equal(b.First) && a.Gone.Equal(b.Gone) && slices.Equal(a.Told, b.Told)
 }

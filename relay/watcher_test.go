@@ -157,6 +157,14 @@ func TestWatcherTroubleStarvesNobody(t *testing.T) {
 		w.provider.Happen("zebra", "created")
 		w.next(4)
 		w.want(t, "good created", "zebra created")
+		asked := w.provider.Asked("tell bad0")
+		w.next(30)
+		if n := w.provider.Asked("tell bad0") - asked; n < 2 || n > 12 {
+			t.Errorf("asked %d times in 30 looks for what cannot be had", n)
+		}
+		if look, _ := w.last(); look.Next > 2*every {
+			t.Errorf("the others wait %s for those in trouble", look.Next)
+		}
 	})
 }
 
@@ -164,17 +172,18 @@ func TestWatcherTroubleStarvesNobody(t *testing.T) {
 func TestWatcherBaselineWithBadJob(t *testing.T) {
 	t.Parallel()
 	w := newWorld()
-	w.provider.Happen("bad", "created")
+	w.provider.Past("old")
+	w.provider.Happen("bad", "old")
 	w.provider.Stick("bad", errors.New("500"))
 	w.watch(t, func() {
 		w.provider.Happen("new", "created")
 		w.next(1)
 		w.want(t, "new created")
+		w.next(relay.MaxWaits) // by now the baseline is set, and the past of the job is not known
 		w.provider.Stick("bad", nil)
-		w.next(1)
-		w.provider.Happen("bad", "completed")
-		w.next(1)
-		w.want(t, "new created", "bad completed")
+		w.provider.End("bad", "checkpoint", "completed")
+		w.next(3)
+		w.want(t, "new created", "bad checkpoint", "bad completed")
 	})
 }
 

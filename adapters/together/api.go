@@ -28,6 +28,7 @@ const (
 	burst            = 10  // requests that may be made at once
 
 	requestTimeout  = 30 * time.Second
+	detailTimeout   = 10 * time.Second
 	downloadTimeout = 10 * time.Minute
 	keyPause        = 5 * time.Minute  // after the key was refused
 	maxHint         = 15 * time.Minute // that the provider may ask for
@@ -107,11 +108,17 @@ func NewAPI(cfg APIConfig) (*API, error) {
 		key:    cfg.Key,
 		agent:  cmp.Or(cfg.UserAgent, "together-relay"),
 		client: &http.Client{Transport: cfg.Transport, CheckRedirect: checkRedirect},
-		budget: rate.NewLimiter(rate.Limit(float64(perMinute)/60), min(perMinute, burst)),
+		budget: budget(perMinute),
 		origin: from,
 		report: cfg.Odd,
 		seen:   map[string]bool{},
 	}, nil
+}
+
+// budget allows so many requests in any minute, some of them at once.
+func budget(perMinute int) *rate.Limiter {
+	atOnce := max(1, min(burst, perMinute/4))
+	return rate.NewLimiter(rate.Limit(float64(max(perMinute-atOnce, 1))/60), atOnce)
 }
 
 // Base is the address of the API, without a version.
@@ -170,7 +177,11 @@ func (a *API) get(ctx context.Context, path string, query url.Values, limit int6
 
 // do makes a request and returns the body, and when it was answered by the provider's clock.
 func (a *API) do(ctx context.Context, method, path string, query url.Values, body []byte, limit int64) (answer []byte, at time.Time, err error) {
-	err = a.open(ctx, method, path, query, body, requestTimeout, func(h http.Header, r io.Reader) (err error) {
+	timeout := requestTimeout
+	if limit < maxList { // one that hangs holds up the others
+		timeout = detailTimeout
+	}
+	err = a.open(ctx, method, path, query, body, timeout, func(h http.Header, r io.Reader) (err error) {
 		if at, err = http.ParseTime(h.Get("Date")); err != nil {
 			at = time.Now()
 		}

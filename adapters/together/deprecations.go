@@ -41,11 +41,7 @@ func (m *Models) notices(t model) (all []notice) {
 		if covered[f.Product] {
 			continue
 		}
-		n := notice{Deprecation{Model: t.ID, Product: f.Product}, "supported_models", "catalog_flag", f.At}
-		if len(table) > 0 {
-			n.Replacement, n.Sunset = table[0].Replacement, table[0].Sunset
-		}
-		all = append(all, n)
+		all = append(all, notice{Deprecation{Model: t.ID, Product: f.Product}, "supported_models", "catalog_flag", f.At})
 	}
 	slices.SortStableFunc(all, func(a, b notice) int {
 		return cmp.Or(strings.Compare(a.Product, b.Product), strings.Compare(a.Sunset, b.Sunset))

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"net/url"
-	"slices"
 	"strings"
 
 	"together-relay/relay"
@@ -26,9 +25,6 @@ type evaluation struct {
 	CreatedAt instant            `json:"created_at"`
 	UpdatedAt instant            `json:"updated_at"`
 	Results   maybe[evalResults] `json:"results"`
-	Updates   maybe[[]struct {
-		Message message `json:"message"`
-	}] `json:"status_updates"`
 }
 
 func (e *evaluation) id() string { return string(e.ID) }
@@ -151,12 +147,6 @@ func (e *evaluation) end() any {
 	data := evaluationFailedData{e.ID, "status=" + string(e.Status), classSystem, kind}
 	if e.Status == "user_error" {
 		data.Class = classUser
-	}
-	for _, update := range slices.Backward(e.Updates.is) {
-		if text := said(update.Message); text != nil {
-			data.Message = *text
-			break
-		}
 	}
 	if text := said(results.Error); text != nil {
 		data.Message = *text

@@ -98,11 +98,11 @@ func TestSupportedModelsHavePages(t *testing.T) {
 		if len(p.odd) != 2 || !strings.Contains(p.odd[1], `"new"`) {
 			t.Error(p.odd)
 		}
-		// The operator's table has the date and the replacement that the flag lacks.
+		// What the operator says of one product is not said of another.
 		p.set("/v2/supported-models", supportedOne)
 		all := strings.Join(tellAll(t, m, 0, relay.Mark{First: time.Now()}), "\n")
 		for _, want := range []string{
-			`product=serverless;sunset=2026-06-22 @00:00:00 {"model_id":"zai-org/GLM-5","replacement_model":"zai-org/GLM-6","sunset_date":"2026-06-22","product":"serverless","source":"supported_models","confidence":"catalog_flag"}`,
+			`product=serverless;sunset=none @00:00:00 {"model_id":"zai-org/GLM-5","replacement_model":null,"sunset_date":null,"product":"serverless","source":"supported_models","confidence":"catalog_flag"}`,
 			`product=dedicated;sunset=2026-06-22 ahead`,
 		} {
 			if !strings.Contains(all, want) {

@@ -33,7 +33,8 @@ func status(err error) int {
 	return 0
 }
 
-// refused makes an error of an answer that is no good, and pauses what has to be paused.
+// refused makes an error of an answer that is no good. A refused key pauses all requests; whoever
+// is asked to come again later has to see to that.
 func (a *API) refused(method, path string, answer *http.Response, body []byte) error {
 	err := &refusal{status: answer.StatusCode}
 	err.what = fmt.Sprintf("%s %s: %d %s", method, path, answer.StatusCode, http.StatusText(answer.StatusCode))
@@ -65,7 +66,6 @@ func (a *API) refused(method, path string, answer *http.Response, body []byte) e
 	case http.StatusPaymentRequired:
 		return &relay.Later{Cause: err, After: max(hint, keyPause)}
 	case http.StatusTooManyRequests:
-		a.hold(err, hint)
 		return &relay.Later{Cause: err, After: hint}
 	}
 	if answer.StatusCode >= 500 && hint > 0 {

@@ -287,7 +287,7 @@ func describe(state string, step *int64, total int64, loss, percent *float64, le
 		parts = append(parts, fmt.Sprintf("loss %.4g", *loss))
 	}
 	if left > 0 {
-		parts = append(parts, "about "+left.Round(time.Second).String()+" left")
+		parts = append(parts, "next state in about "+left.Round(time.Second).String())
 	}
 	return strings.Join(parts, ", ")
 }

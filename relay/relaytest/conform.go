@@ -265,8 +265,9 @@ func NewEvent(source, id, data string) relay.Event {
 func Shared(ingress, id, resource, fact string) relay.Event {
 	ev := NewEvent("together", id, `{}`)
 	ev.Resource, ev.Shared, ev.Fact = resource, true, fact
-	ctx := ev.CloudEvent.Context.AsV1()
+	ctx := ev.CloudEvent.Context.AsV1() // a copy
 	ctx.Subject, ctx.Extensions["ingress"] = &resource, ingress
+	ev.CloudEvent.Context = ctx
 	return ev
 }
 

@@ -7,6 +7,9 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
+
+	"github.com/cloudevents/sdk-go/v2/types"
 
 	"together-relay/relay"
 )
@@ -18,6 +21,7 @@ type Provider struct {
 	hide  map[string]bool
 	fail  error
 	stuck map[string]error
+	past  map[string]bool
 	asked map[string]int
 }
 
@@ -89,6 +93,16 @@ func (p *Provider) Stick(id string, err error) {
 	p.stuck[id] = err
 }
 
+// Past dates the facts of that name back to before all clocks.
+func (p *Provider) Past(name string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.past == nil {
+		p.past = map[string]bool{}
+	}
+	p.past[name] = true
+}
+
 // Asked is how often something was asked for: "list", "find <id>", "tell <id>".
 func (p *Provider) Asked(what string) int {
 	p.mu.Lock()
@@ -158,6 +172,11 @@ func (p *Provider) Tell(_ context.Context, j relay.Job, _ relay.Mark) ([]relay.F
 
 func (p *Provider) fact(id, name string) relay.Fact {
 	ev := Shared("api", id+" "+name, id, name)
+	if p.past[name] {
+		ctx := ev.CloudEvent.Context.AsV1() // a copy
+		ctx.Time = &types.Timestamp{Time: time.Unix(0, 0)}
+		ev.CloudEvent.Context = ctx
+	}
 	return relay.Fact{Event: ev, Key: name}
 }
 
