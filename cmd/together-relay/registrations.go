@@ -206,6 +206,16 @@ func registrations(ctx context.Context, marks *jetstream.Ledger) ([]registration
 	return all, nil
 }
 
+// isRegistered says whether the id is that of a registered job, as far as that can be learnt.
+func isRegistered(ctx context.Context, s *settings, reader *jetstream.Reader, id string) bool {
+	log, err := reader.Log(s.stream)
+	if err != nil {
+		return false
+	}
+	all, err := registrations(ctx, log.Ledger())
+	return err == nil && slices.ContainsFunc(all, func(r registration) bool { return r.ID == id })
+}
+
 func stateOf(m relay.Mark) string {
 	switch {
 	case !m.Over:

@@ -61,7 +61,26 @@ func TestRegisteredJobsAreWatched(t *testing.T) {
 		t.Errorf("wait: %+v", r)
 	}
 
+	waiting, stdout, stderr := p.newVerb(t, "wait", video, "--every=10ms", "--timeout=0")
+	if err := waiting.Start(); err != nil {
+		t.Fatal(err)
+	}
+	another := d.world.AddVideo(togethersim.Video{Script: togethersim.Script{ID: "video-2"}})
+	if r := p.verb(t, "watch", "add", another); r.code != exitDone {
+		t.Error(r)
+	}
+	d.world.Move(another, "cancelled")
+	eventually(t, "the second is told", func() bool { return p.has(t, "video.cancelled", another) })
+	if r := p.verb(t, "wait", another, "--every=10ms"); r.code != exitJobCancelled {
+		t.Errorf("wait: %+v", r)
+	}
+	if stdout.String() != "" || stderr.String() != "" {
+		t.Errorf("the wait for what is registered ends with %s%s", stdout, stderr)
+	}
+
 	p.kill(t)
+	_ = waiting.Process.Kill()
+	_ = waiting.Wait()
 	d.clock.Turn(time.Minute)
 	d.world.Move(video, "completed")
 	d.world.Move(job, "done")

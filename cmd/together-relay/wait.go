@@ -110,6 +110,7 @@ func wait(ctx context.Context, s *settings, id string, f waitFlags, stdout, stde
 	if err == nil {
 		defer reader.Close()
 	}
+	listed := reader == nil || !isRegistered(ctx, s, reader, id)
 	if f.timeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, f.timeout)
@@ -125,7 +126,7 @@ func wait(ctx context.Context, s *settings, id string, f waitFlags, stdout, stde
 	if reader != nil {
 		loops.Go(func() error { return waitStream(ctx, reader, id, found, show) })
 	}
-	if api != nil {
+	if api != nil && listed { // else the relay asks
 		loops.Go(func() error { return waitAPI(ctx, api, id, f, found, show, reader != nil) })
 	}
 	err = loops.Wait()
