@@ -35,7 +35,13 @@ type Config struct {
 	// Flush makes all that the server has acknowledged durable, and blocks until it is; nil if
 	// the server's word is enough.
 	Flush func() error
+	// Accept is asked once, when the streams were found and before anything is stored; its
+	// error ends Run, wrapped in ErrRefused. Nil accepts all.
+	Accept func(context.Context, Inspection) error
 }
+
+// ErrRefused says that Config.Accept does not want this set-up.
+var ErrRefused = errors.New("the set-up is refused")
 
 // How much of the streams' making is the relay's business.
 const (
@@ -66,6 +72,8 @@ type Log struct {
 	trouble atomic.Pointer[error]
 	warned  map[Drift]bool  // belongs to Run
 	seen    map[string]bool // streams that were there; belongs to Run
+	// accepted says that Config.Accept was asked; belongs to Run.
+	accepted bool
 	// refused is the last publish that failed, if none has succeeded since.
 	refused atomic.Pointer[refusal]
 }
@@ -134,6 +142,9 @@ func (l *Log) Run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil
 		}
+		if errors.Is(err, ErrRefused) {
+			return err
+		}
 		wait := 10 * time.Second
 		switch {
 		case err == nil && said != "-":
@@ -159,6 +170,9 @@ func (l *Log) Run(ctx context.Context) error {
 // a few seconds at most. A log that is not Run has to be looked at once.
 func (l *Log) Look(ctx context.Context) error {
 	err := l.provision(ctx)
+	if refused := l.accept(ctx); refused != nil {
+		err = refused
+	}
 	if errors.Is(err, context.DeadlineExceeded) && *l.trouble.Load() == nil {
 		// No answer, as while a cluster elects: the streams were well, and a publish will
 		// find out for itself whether it can be stored.
@@ -166,6 +180,22 @@ func (l *Log) Look(ctx context.Context) error {
 	}
 	l.trouble.Store(&err)
 	return err
+}
+
+// accept asks whether the set-up is wanted, as soon as the stream of events is there.
+func (l *Log) accept(ctx context.Context) error {
+	if l.cfg.Accept == nil || l.accepted || !l.seen[l.cfg.Stream] {
+		return nil
+	}
+	found, err := l.inspect(ctx)
+	if err != nil {
+		return err
+	}
+	if err := l.cfg.Accept(ctx, found); err != nil {
+		return fmt.Errorf("%w: %w", ErrRefused, err)
+	}
+	l.accepted = true
+	return nil
 }
 
 // Kick makes Run look at the streams now.
