@@ -23,6 +23,8 @@ import (
 type settings struct {
 	config   string
 	dev      bool
+	strict   bool
+	monitor  string
 	http     httpSettings
 	embedded natsd.Config
 	nats     natsSettings
@@ -72,6 +74,7 @@ const (
 	forNATS              // the verbs that read the stream
 	forServe             // serve alone
 	forAPI               // the verbs that ask the Together API
+	forStart             // serve alone, before it begins
 )
 
 // knob is every setting that is no list, once.
@@ -116,8 +119,12 @@ func (s *settings) declare() *knobs {
 	k.value((*byteSize)(&s.stream.MaxBytes), "max-bytes", "RELAY_MAX_BYTES", "largest size of the event stream, as in 20GiB; when it is full the answer is 503; 0 is no limit")
 	k.span(&s.stream.Timeout, "publish-timeout", "RELAY_PUBLISH_TIMEOUT", 8*time.Second, "longest `duration` of waiting for the stream's acknowledgement")
 	k.text(&s.stream.Provision, "provision", "RELAY_PROVISION", jetstream.ProvisionCreate, "create makes missing streams, apply also changes those that differ, check only reports")
+	k.text(&s.monitor, "monitor", "RELAY_MONITOR", "", "monitoring `URLs` of the NATS servers, separated by commas, as in http://nats:8222: they say whether an outside server flushes each message")
 	k.text(&s.log.level, "log-level", "RELAY_LOG_LEVEL", "info", "trace, debug, info, warn or error")
 	k.text(&s.log.format, "log-format", "RELAY_LOG_FORMAT", "json", "json or console; console with --dev")
+
+	k.group = forStart
+	k.flag(&s.strict, "strict", "RELAY_STRICT", "refuse to start when the set-up breaks a promise, as doctor finds it")
 
 	k.group = forServe | forAPI
 	k.secret(&s.secrets.apiKey, "api-key", "TOGETHER_API_KEY", "key of the Together API; with it the relay watches the API")

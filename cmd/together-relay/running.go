@@ -17,6 +17,13 @@ import (
 type running struct {
 	URL     string `json:"url"`
 	NATSURL string `json:"nats_url"`
+
+	// What doctor wants to know of it.
+	Sync       string `json:"nats_sync"`
+	Listen     string `json:"listen"`
+	PublicURL  string `json:"public_url"`
+	NATSListen string `json:"nats_listen"`
+	Websocket  string `json:"nats_ws_listen"`
 }
 
 func runningPath(dir string) string { return filepath.Join(dir, "running.json") }

@@ -41,7 +41,7 @@ them wins. Secrets are never flags.`,
   TOGETHER_WEBHOOK_SECRET_FILE=/run/secrets/together NATS_URL=nats://nats:4222 together-relay serve`,
 		Args: cobra.NoArgs,
 	}
-	s := newSettings(cmd.Flags(), forAll|forNATS|forServe)
+	s := newSettings(cmd.Flags(), forAll|forNATS|forServe|forStart)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := s.load(); err != nil {
 			return err
@@ -104,13 +104,17 @@ func serve(ctx context.Context, s *settings, stdout, stderr io.Writer) (err erro
 		defer func() { err = errors.Join(err, server.Close()) }()
 		url, s.stream.Healthy, s.stream.Flush = server.URL(), server.Healthy, server.Flush()
 		options = append(options, server.InProcess())
-		note := running{URL: localURL(public.Addr().String()), NATSURL: url}
+		note := running{URL: localURL(public.Addr().String()), NATSURL: url, Sync: s.embedded.Sync, Listen: s.http.listen, PublicURL: s.http.publicURL,
+			NATSListen: s.embedded.Listen, Websocket: s.embedded.Websocket}
 		if err := note.write(s.embedded.Dir); err != nil {
 			return err
 		}
 		defer func() { _ = os.Remove(runningPath(s.embedded.Dir)) }()
 	}
 
+	if s.strict {
+		s.stream.Accept = func(ctx context.Context, found jetstream.Inspection) error { return s.accept(ctx, found, log) }
+	}
 	events, err := jetstream.Open(url, s.nats.auth, s.stream, log, options...)
 	if err != nil {
 		return usagef("%w", err)

@@ -25,7 +25,7 @@ It fails as serve would if a setting is wrong.`,
   together-relay config --config /etc/together-relay/relay.yaml -o json`,
 		Args: cobra.NoArgs,
 	}
-	s := newSettings(cmd.Flags(), forAll|forNATS|forServe)
+	s := newSettings(cmd.Flags(), forAll|forNATS|forServe|forStart)
 	outputFlag(cmd, &output)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := s.load(); err != nil {
@@ -53,7 +53,7 @@ const mask = "********"
 func (s *settings) masked(f *pflag.Flag) string {
 	value := f.Value.String()
 	switch {
-	case f.Name == "nats-url":
+	case f.Name == "nats-url" || f.Name == "monitor":
 		return jetstream.Redact(value)
 	case s.knobs.known[f.Name].secret && value != "":
 		return mask
