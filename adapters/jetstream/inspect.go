@@ -142,7 +142,8 @@ func (r *Reader) Inspect(ctx context.Context, cfg Config) (Inspection, error) {
 }
 
 // may asks the server for more than a relay needs, and says what it did not refuse. The
-// subscription is gone before anything comes of it, and nobody listens to what is published.
+// subscription is gone before anything comes of it. Nobody listens to what is published, and a
+// stream that takes every subject does not keep it: it expects a stream that is not there.
 func (r *Reader) may() (hears, speaks bool) {
 	refused := func(ask func() error) bool {
 		before := r.nc.LastError()
@@ -161,7 +162,11 @@ func (r *Reader) may() (hears, speaks bool) {
 		}
 		return sub.Unsubscribe()
 	})
-	speaks = !refused(func() error { return r.nc.Publish("together-relay-doctor."+nuid.Next(), nil) })
+	speaks = !refused(func() error {
+		probe := nats.NewMsg("together-relay-doctor." + nuid.Next())
+		probe.Header.Set(nats.ExpectedStreamHdr, "none")
+		return r.nc.PublishMsg(probe)
+	})
 	return hears, speaks
 }
 

@@ -2,6 +2,7 @@ package jetstream
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -10,6 +11,11 @@ import (
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/rs/zerolog"
+
+	"together-relay/relay/relaytest"
 )
 
 func TestInspect(t *testing.T) {
@@ -34,11 +40,68 @@ func TestInspect(t *testing.T) {
 	if !seen.Skewed || seen.Skew.Abs() > seen.SkewError+50*time.Millisecond {
 		t.Errorf("the clock is seen as %s off, within %s", seen.Skew, seen.SkewError)
 	}
+	greedy := jetstream.StreamConfig{Name: "GREEDY", Subjects: []string{"together-relay-doctor.>"}}
+	if _, err := admin(t, ns.ClientURL()).CreateStream(context.Background(), greedy); err != nil {
+		t.Fatal(err)
+	}
+	if seen, err := openReader(t, ns.ClientURL()).Inspect(context.Background(), cfg); err != nil || !seen.Speaks {
+		t.Errorf("beside a stream that takes the probe: %+v, %v", seen, err)
+	}
 	for name := range admin(t, ns.ClientURL()).StreamNames(context.Background()).Name() {
 		if s, err := admin(t, ns.ClientURL()).Stream(context.Background(), name); err != nil || s.CachedInfo().State.Msgs != 0 {
 			t.Errorf("stream %s holds something: %v", name, err)
 		}
 	}
+}
+
+func TestARefusedSetUpStoresNothing(t *testing.T) {
+	t.Parallel()
+	ns := startServer(t, t.TempDir(), -1)
+	cfg := testConfig()
+	no := errors.New("no")
+	cfg.Accept = func(_ context.Context, seen Inspection) error {
+		if !seen.Events.Exists || !seen.Dead.Exists {
+			t.Errorf("asked before the streams were there: %+v", seen)
+		}
+		return no
+	}
+	l, err := Open(ns.ClientURL(), Auth{}, cfg, zerolog.Nop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if err := l.Run(t.Context()); !errors.Is(err, ErrRefused) || !errors.Is(err, no) {
+		t.Errorf("Run = %v, want the refusal", err)
+	}
+	if _, err := l.Append(t.Context(), relaytest.NewEvent("together", "evt_1", `{}`)); err == nil {
+		t.Error("an event was stored all the same")
+	}
+}
+
+func TestASetUpIsAcceptedOnce(t *testing.T) {
+	t.Parallel()
+	ns := startServer(t, t.TempDir(), -1)
+	cfg := testConfig()
+	asked := 0
+	cfg.Accept = func(context.Context, Inspection) error { asked++; return nil }
+	l := newLog(cfg, zerolog.Nop())
+	nc, err := nats.Connect(ns.ClientURL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	if err := l.use(nc); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if err := l.Look(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if asked != 1 {
+		t.Errorf("asked %d times, want once", asked)
+	}
+	appendEvent(t, l, "evt_1")
 }
 
 func TestInspectWithoutJetStream(t *testing.T) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -57,7 +58,7 @@ The exit code is 1 if there is an error, with --strict also if there is a warnin
 			return err
 		}
 		if errs, warnings := count(found, levelError), count(found, levelWarning); errs > 0 || strict && warnings > 0 {
-			return fmt.Errorf("%d errors, %d warnings", errs, warnings)
+			return errors.New(summary(found))
 		}
 		return nil
 	}
@@ -72,6 +73,17 @@ func count(all []finding, level string) int {
 		}
 	}
 	return n
+}
+
+func summary(all []finding) string {
+	return several(count(all, levelError), "error") + ", " + several(count(all, levelWarning), "warning")
+}
+
+func several(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
 }
 
 // gather asks everybody who knows something of the set-up.
@@ -226,7 +238,7 @@ func printDiagnosis(w io.Writer, found []finding, left []survival) error {
 	for _, one := range left {
 		fmt.Fprintf(w, "  %-20s %-8s %s\n", one.Failure, one.Survives, one.Why)
 	}
-	_, err := fmt.Fprintf(w, "\n%d errors, %d warnings\n", count(found, levelError), count(found, levelWarning))
+	_, err := fmt.Fprintf(w, "\n%s\n", summary(found))
 	return err
 }
 

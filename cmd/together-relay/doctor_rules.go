@@ -233,14 +233,7 @@ func judgeReplicas(f facts) []finding {
 	case n%2 == 0:
 		return one(levelWarning, "replicas", fmt.Sprintf("%d replicas", n), fmt.Sprintf("a majority is needed to store, so %d survive no more lost nodes than %d", n, n-1), fmt.Sprintf("set RELAY_REPLICAS=%d", min(n+1, 5)))
 	}
-	return one(levelOK, "replicas", fmt.Sprintf("%d replicas: the loss of %s is survived", n, nodes(n/2)))
-}
-
-func nodes(n int) string {
-	if n == 1 {
-		return "one node"
-	}
-	return fmt.Sprintf("%d nodes", n)
+	return one(levelOK, "replicas", fmt.Sprintf("%d replicas: the loss of %s is survived", n, several(n/2, "node")))
 }
 
 // synced says whether an acknowledged event is on disk: yes, no, or unknown.
@@ -469,7 +462,7 @@ func judgeWatcher(f facts) []finding {
 	case n == nil && f.key && f.nats.Disabled == "":
 		all = append(all, one(levelNote, "marks", "the watcher has no marks yet", "its first look sets a baseline, and publishes nothing that was over before")...)
 	case n != nil && *n != f.copies():
-		all = append(all, one(levelWarning, "marks", fmt.Sprintf("the watcher's marks have %d replicas, the events %d", *n, f.copies()), "without its marks the watcher begins with a new baseline, and misses what happened in between",
+		all = append(all, one(levelWarning, "marks", fmt.Sprintf("the watcher's marks have %s, the events %d", several(*n, "replica"), f.copies()), "without its marks the watcher begins with a new baseline, and misses what happened in between",
 			fmt.Sprintf("nats stream edit KV_%s_WATCH --replicas %d", f.nats.Events.Name, f.copies()))...)
 	}
 	return all

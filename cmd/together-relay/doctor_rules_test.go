@@ -109,7 +109,7 @@ func TestDoctorRules(t *testing.T) {
 		{"no key", func(f *facts) { f.key = false }, "", "", false},
 		{"refused key", func(f *facts) { f.whoami = fmt.Errorf("401: %w", relay.ErrKeyRefused) }, "error watcher", "refuses", false},
 		{"API away", func(f *facts) { f.whoami = errors.New("timeout") }, "warning watcher", "timeout", false},
-		{"marks with fewer copies", func(f *facts) { clustered(f); *f.nats.Marks = 1 }, "warning marks", "1 replicas, the events 3", false},
+		{"marks with fewer copies", func(f *facts) { clustered(f); *f.nats.Marks = 1 }, "warning marks", "1 replica, the events 3", false},
 		{"no marks yet", func(f *facts) { f.nats.Marks = nil }, "", "", false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
