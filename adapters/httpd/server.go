@@ -40,7 +40,7 @@ type Config struct {
 
 // A Source is what the HTTP side knows of a source.
 type Source struct {
-	Header         []string // the request headers that it needs, by canonical name
+	Header         []string // the request headers that it needs, under the names that it knows them by
 	Rate           float64  // deliveries a second, with bursts of one second; 0 is no limit
 	AllowedOrigins []string // who may be told, in the handshake, that it may send; "*" is all
 }

@@ -19,11 +19,15 @@ import (
 // A gate is a source's part of the checks.
 type gate struct {
 	Source
-	limiter *rate.Limiter // nil is no limit
+	canonical []string      // the names in Header as a request holds them
+	limiter   *rate.Limiter // nil is no limit
 }
 
 func newGate(s Source) *gate {
 	g := &gate{Source: s}
+	for _, name := range s.Header {
+		g.canonical = append(g.canonical, http.CanonicalHeaderKey(name))
+	}
 	if s.Rate > 0 {
 		g.limiter = rate.NewLimiter(rate.Limit(s.Rate), int(math.Ceil(s.Rate)))
 	}
@@ -119,7 +123,7 @@ func (s *Server) deliver(c echo.Context, g *gate, out *relay.Outcome) (err error
 	out.Receipt, err = s.cfg.Receiver.Receive(r.Context(), relay.Delivery{
 		Source:  out.Source,
 		Body:    body.bytes,
-		Header:  pick(r.Header, g.Header),
+		Header:  g.pick(r.Header),
 		Arrived: time.Now(),
 	})
 	out.Err = err
@@ -141,11 +145,14 @@ const allowed = "POST, OPTIONS"
 
 // checkMedia says what is wrong with the way the body is written, if anything is.
 func checkMedia(h http.Header) string {
-	media, _, _ := strings.Cut(h.Get(echo.HeaderContentType), ";")
+	media := ""
+	if values := h[echo.HeaderContentType]; len(values) > 0 { // the name is canonical, which Get would see to
+		media, _, _ = strings.Cut(values[0], ";")
+	}
 	if !strings.EqualFold(strings.TrimSpace(media), echo.MIMEApplicationJSON) {
 		return "the content type must be application/json"
 	}
-	if len(h.Values(echo.HeaderContentEncoding)) > 0 {
+	if len(h[echo.HeaderContentEncoding]) > 0 {
 		return "the body must not be encoded: the signature is that of the plain bytes"
 	}
 	return ""
@@ -157,11 +164,13 @@ const maxPicked = 1024
 // odd says whether a character has no business in a header that is looked at.
 func odd(r rune) bool { return r < ' ' || r > '~' }
 
-func pick(h http.Header, names []string) map[string]string {
-	picked := make(map[string]string, len(names))
-	for _, name := range names {
-		if v := h.Get(name); v != "" && len(v) <= maxPicked && !strings.ContainsFunc(v, odd) {
-			picked[name] = v
+// pick takes the headers that the source needs.
+func (g *gate) pick(h http.Header) map[string]string {
+	picked := make(map[string]string, len(g.Header))
+	for i, name := range g.canonical {
+		values := h[name]
+		if len(values) > 0 && values[0] != "" && len(values[0]) <= maxPicked && !strings.ContainsFunc(values[0], odd) {
+			picked[g.Header[i]] = values[0]
 		}
 	}
 	return picked

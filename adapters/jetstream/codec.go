@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"unicode/utf8"
 
 	"github.com/cloudevents/sdk-go/v2/event"
@@ -24,15 +25,33 @@ const (
 	attribute      = "ce-"
 )
 
+// A message is one that is used again and again, since its headers are most of what an event
+// takes to be stored.
+type message struct {
+	nats.Msg
+	values []string // those of the headers, in one array
+}
+
+var messages = sync.Pool{New: func() any {
+	return &message{Msg: nats.Msg{Header: make(nats.Header, 20)}, values: make([]string, 0, 20)}
+}}
+
+// free gives the message back. Nobody may use it any more.
+func (m *message) free() {
+	clear(m.Header)
+	clear(m.values)
+	m.Subject, m.Reply, m.Data, m.values = "", "", nil, m.values[:0]
+	messages.Put(m)
+}
+
 // encode writes an event in the binary mode of the CloudEvents NATS binding: the data is
 // the payload as it is, each attribute a header in lower case, percent-encoded.
-func encode(subject string, ev relay.Event) (*nats.Msg, error) {
+func (m *message) encode(subject string, ev relay.Event) error {
 	ctx := ev.CloudEvent.Context.AsV1()
-	h := make(nats.Header, 20)
-	values := make([]string, 0, 20) // one array for all
+	h := m.Header
 	set := func(name, value string) {
-		values = append(values, escapeValue(value))
-		h[name] = values[len(values)-1 : len(values) : len(values)]
+		m.values = append(m.values, escapeValue(value))
+		h[name] = m.values[len(m.values)-1 : len(m.values) : len(m.values)]
 	}
 	set("ce-specversion", event.CloudEventsVersionV1)
 	set("ce-id", ctx.ID)
@@ -53,7 +72,7 @@ func encode(subject string, ev relay.Event) (*nats.Msg, error) {
 	for name, value := range ctx.Extensions {
 		text, err := types.Format(value)
 		if err != nil {
-			return nil, fmt.Errorf("encode attribute %s: %w", name, err)
+			return fmt.Errorf("encode attribute %s: %w", name, err)
 		}
 		set(attribute+name, text)
 	}
@@ -68,7 +87,8 @@ func encode(subject string, ev relay.Event) (*nats.Msg, error) {
 		set(factHeader, ev.Fact)
 	}
 	set(nats.MsgIdHdr, messageID(ev))
-	return &nats.Msg{Subject: subject, Header: h, Data: ev.CloudEvent.DataEncoded}, nil
+	m.Subject, m.Data = subject, ev.CloudEvent.DataEncoded
+	return nil
 }
 
 // messageID is under which name the stream knows an event.

@@ -274,8 +274,10 @@ func BenchmarkEncode(b *testing.B) {
 	ev := v.event(b)
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := encode(Subject("together", ev.Type, ev.Resource), ev); err != nil {
+		m := messages.Get().(*message)
+		if err := m.encode(Subject("together", ev.Type, ev.Resource), ev); err != nil {
 			b.Fatal(err)
 		}
+		m.free()
 	}
 }

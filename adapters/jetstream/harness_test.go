@@ -251,3 +251,9 @@ func (c *cable) Listen() {
 		close(c.mute)
 	}
 }
+
+// encode is an event as a message of its own.
+func encode(subject string, ev relay.Event) (*nats.Msg, error) {
+	m := messages.New().(*message)
+	return &m.Msg, m.encode(subject, ev)
+}

@@ -213,14 +213,15 @@ func (l *Log) subjects() []string {
 // Append implements [relay.Log].
 func (l *Log) Append(ctx context.Context, ev relay.Event) (relay.Stored, error) {
 	subject := Subject(l.cfg.Prefixes[ev.Source], ev.Type, ev.Resource)
-	msg, err := encode(subject, ev)
-	if err != nil {
+	msg := messages.Get().(*message)
+	defer msg.free()
+	if err := msg.encode(subject, ev); err != nil {
 		return relay.Stored{}, notStored(err, longWait)
 	}
-	if ev.Shared && (l.watched.Load() || ingress(ev) != "webhook") {
-		return l.appendShared(ctx, msg, ev)
+	if ev.Shared && (l.watched.Load() || ev.Proof == "") { // what nobody signed comes from the API
+		return l.appendShared(ctx, &msg.Msg, ev)
 	}
-	got, err := l.publish(l.cfg.Stream, msg, l.grouped.Load())
+	got, err := l.publish(l.cfg.Stream, &msg.Msg, l.grouped.Load())
 	if err != nil {
 		return relay.Stored{}, err
 	}
