@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -14,10 +15,13 @@ import (
 )
 
 // A Ledger keeps the watcher's marks in a KV bucket beside the event stream, by revision. It
-// implements [relay.Ledger]; each method blocks for the server's answer.
+// implements [relay.Ledger], is safe for concurrent use, and each method blocks for the server's
+// answer.
 type Ledger struct {
 	log *Log
-	kv  jetstream.KeyValue // nil until it is looked for
+
+	mu sync.Mutex
+	kv jetstream.KeyValue // nil until it is looked for
 }
 
 // Ledger returns the marks that belong to the log's stream.
@@ -151,6 +155,8 @@ func markKey(resource, id string) string {
 }
 
 func (g *Ledger) bucket(ctx context.Context) (jetstream.KeyValue, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	if g.kv != nil {
 		return g.kv, nil
 	}

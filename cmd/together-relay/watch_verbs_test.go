@@ -88,15 +88,15 @@ func TestReconcileFindsWhatIsMissing(t *testing.T) {
 	d := startDay(t, time.Now(), togethersim.Busy(4)) // with half a day of the past, which the first look leaves out
 	d.env = append(d.env, "RELAY_WATCH_MODELS=0s")
 	p := launch{env: slices.Concat(withSecret, d.env)}.start(t).waitReady(t)
-	r := p.verb(t, "reconcile", "--since=6h")
+	r := p.verb(t, "reconcile", "--since=3h")
 	gaps := strings.Count(r.stdout, "\tmissing\n")
-	if r.code != exitFailed || gaps < 20 {
+	if r.code != exitFailed || gaps < 10 {
 		t.Fatalf("%d gaps, exit code %d: %s", gaps, r.code, r.stderr)
 	}
-	if r := p.verb(t, "reconcile", "--since=6h", "--fix", "-o", "json"); r.code != exitDone || strings.Count(r.stdout, `"sequence":`) < gaps {
+	if r := p.verb(t, "reconcile", "--since=3h", "--fix", "-o", "json"); r.code != exitDone || strings.Count(r.stdout, `"sequence":`) < gaps {
 		t.Errorf("--fix: exit code %d, %s%s", r.code, r.stdout, r.stderr)
 	}
-	if r := p.verb(t, "reconcile", "--since=6h"); r.code != exitDone || r.stdout != "" {
+	if r := p.verb(t, "reconcile", "--since=3h"); r.code != exitDone || r.stdout != "" {
 		t.Errorf("after --fix: %+v", r)
 	}
 	for id, n := range ids(t, p.nats, "TOGETHER") {
@@ -196,11 +196,12 @@ func TestWatchLooksBack(t *testing.T) {
 	d.env = append(d.env, "RELAY_SINCE=3h")
 	p := d.watch(t)
 	now := d.clock.Now()
+	stored, waiting := ids(t, p.nats, "TOGETHER"), d.waiting(t)
 	want := 0 // of a file it is not known when it was checked
 	for _, f := range d.world.Facts(now.Add(-3*time.Hour+time.Minute), now) {
-		if f.Until.IsZero() && f.ID != "" && !strings.HasPrefix(f.Type, "model.") && !strings.HasPrefix(f.Type, "file.") && !d.waiting(t)[f.Resource] {
+		if f.Until.IsZero() && f.ID != "" && !strings.HasPrefix(f.Type, "model.") && !strings.HasPrefix(f.Type, "file.") && !waiting[f.Resource] {
 			want++
-			if ids(t, p.nats, "TOGETHER")[f.ID] != 1 {
+			if stored[f.ID] != 1 {
 				t.Errorf("%s of %s at %s is missing", f.Type, f.Resource, f.At)
 			}
 		}
