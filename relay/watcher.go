@@ -68,7 +68,7 @@ type Mark struct {
 	First  time.Time `json:"first"`           // when it was seen first
 	Gone   time.Time `json:"gone,omitzero"`   // when it was missed first
 	Waits  int       `json:"waits,omitempty"` // looks in a row that did not learn all
-	Blind  bool      `json:"blind,omitempty"` // at the first look its past could not be had
+	Blind  bool      `json:"blind,omitempty"` // what happened to it before First is not news, and not known
 }
 
 // Has says whether the fact is known already.
@@ -318,8 +318,8 @@ func (r *rounds) visit(ctx context.Context, job Job, look *Look) (bool, error) {
 	case !known: // some facts are told apart by the day on which they were seen first
 		e.First = time.Now()
 	case !e.Gone.IsZero(): // it is back
-		if e.Over {
-			e.First = time.Now()
+		if e.Over { // and begins anew
+			e.First, e.Told, e.Blind = time.Now(), nil, true
 		}
 		e.Gone, e.Over, e.Change = time.Time{}, false, ""
 	case e.Over, e.Change == job.Change && (!job.Live || r.round%liveRounds != 0):

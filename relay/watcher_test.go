@@ -217,6 +217,7 @@ func TestWatcherLeavesTheProviderAlone(t *testing.T) {
 func TestWatcherMissedJobs(t *testing.T) {
 	t.Parallel()
 	w := newWorld()
+	w.provider.Past("created")
 	w.provider.Happen("hidden", "created")
 	w.provider.Happen("removed", "created")
 	w.watch(t, func() {
