@@ -3,6 +3,7 @@ package jetstream
 import (
 	"errors"
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -73,6 +74,27 @@ func TestLedgerHeedsRevisions(t *testing.T) {
 	if _, err := b.Ledger().Save(ctx, "batches", "b1", relay.Mark{Change: "b"}, first); err != nil {
 		t.Error(err)
 	}
+}
+
+// The watcher looks at its resources side by side, with one ledger. What this looks for is
+// seen by the race detector.
+func TestLedgerOfSeveralAtOnce(t *testing.T) {
+	t.Parallel()
+	ns := startServer(t, t.TempDir(), -1)
+	l := openLog(t, ns.ClientURL(), testConfig())
+	ready(t, l)
+	g := l.Ledger()
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			for range 100 {
+				if _, err := g.bucket(t.Context()); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	all.Wait()
 }
 
 func TestLedgerOutage(t *testing.T) {
