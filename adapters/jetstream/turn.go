@@ -33,10 +33,11 @@ const turnKey = "turn"
 func (t *Turn) Hold(ctx context.Context, work func(context.Context)) error {
 	me := []byte(nuid.Next())
 	for ctx.Err() == nil {
+		asked := time.Now()
 		kv, revision, err := t.take(ctx, me)
 		if err == nil {
 			t.log.log.Info().Msg("this relay watches the Together API")
-			t.keep(ctx, kv, revision, me, work)
+			t.keep(ctx, kv, revision, me, asked, work)
 			continue
 		}
 		wait := t.ttl / 4
@@ -63,19 +64,19 @@ func (t *Turn) take(ctx context.Context, me []byte) (jetstream.KeyValue, uint64,
 	return kv, revision, err
 }
 
-// keep runs the work until the turn is lost or ctx is done.
-func (t *Turn) keep(ctx context.Context, kv jetstream.KeyValue, revision uint64, me []byte, work func(context.Context)) {
+// keep runs the work until the turn, which was asked for at that time, is lost or ctx is done.
+func (t *Turn) keep(ctx context.Context, kv jetstream.KeyValue, revision uint64, me []byte, asked time.Time, work func(context.Context)) {
 	working, stop := context.WithCancel(ctx)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		work(working)
 	}()
-	sure := time.Now().Add(t.ttl / 2) // until then the key is there
+	sure := asked.Add(t.ttl / 2) // until then the key is there
 	for ctx.Err() == nil && time.Now().Before(sure) {
 		rest(ctx, t.ttl/8)
 		asking, cancel := context.WithTimeout(ctx, t.ttl/8)
-		asked := time.Now()
+		asked = time.Now()
 		next, err := kv.Update(asking, turnKey, me, revision)
 		cancel()
 		if err == nil {
