@@ -295,7 +295,12 @@ func (r *rounds) look(ctx context.Context) (look Look, halted bool) {
 		}
 	}
 	for id, e := range r.marks {
-		if id != baseline && !e.Over && !listed[id] && bad(id, true, r.miss(ctx, id, e, &look)) {
+		if id == baseline || e.Over || listed[id] || r.round < r.resting[id] {
+			continue
+		}
+		err := r.miss(ctx, id, e, &look)
+		r.rest(id, true, err)
+		if bad(id, true, err) {
 			return look, true
 		}
 	}

@@ -465,6 +465,34 @@ func TestWatcherRegistered(t *testing.T) {
 	})
 }
 
+// However many of the registered jobs cannot be had, the others have their turn.
+func TestWatcherOfRegisteredTroubleStarvesNobody(t *testing.T) {
+	t.Parallel()
+	w := newWorld()
+	w.Watches[0].Registered = true
+	w.watch(t, func() {
+		for i := range 12 {
+			id := fmt.Sprint("bad", i)
+			w.provider.Lose(id, errors.New("403"))
+			w.register(t, id)
+		}
+		w.next(20)
+		asked := w.provider.Asked("find bad0")
+		w.provider.Hide("good", true)
+		w.provider.Happen("good", "created")
+		w.register(t, "good")
+		w.next(1)
+		w.want(t, "good created")
+		w.next(29)
+		if n := w.provider.Asked("find bad0") - asked; n < 2 || n > 12 {
+			t.Errorf("asked %d times in 30 looks for what cannot be had", n)
+		}
+		if look, _ := w.last(); look.Next > 2*every {
+			t.Errorf("the others wait %s for those in trouble", look.Next)
+		}
+	})
+}
+
 // Wherever the watcher of registered jobs dies, each fact is stored once.
 func TestWatcherOfRegisteredDiesAnywhere(t *testing.T) {
 	t.Parallel()

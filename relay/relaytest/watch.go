@@ -21,6 +21,7 @@ type Provider struct {
 	hide  map[string]bool
 	fail  error
 	stuck map[string]error
+	lost  map[string]error
 	past  map[string]bool
 	asked map[string]int
 }
@@ -93,6 +94,16 @@ func (p *Provider) Stick(id string, err error) {
 	p.stuck[id] = err
 }
 
+// Lose makes the search for a job fail; nil ends that.
+func (p *Provider) Lose(id string, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.lost == nil {
+		p.lost = map[string]error{}
+	}
+	p.lost[id] = err
+}
+
 // Past dates the facts of that name back to before all clocks.
 func (p *Provider) Past(name string) {
 	p.mu.Lock()
@@ -144,6 +155,9 @@ func (p *Provider) Find(_ context.Context, id string) (relay.Job, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.note("find " + id)
+	if err := p.lost[id]; err != nil {
+		return relay.Job{}, err
+	}
 	if p.jobs[id] == nil {
 		return relay.Job{}, relay.ErrGone
 	}
