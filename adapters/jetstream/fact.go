@@ -39,7 +39,8 @@ func (l *Log) appendShared(ctx context.Context, msg *nats.Msg, ev relay.Event) (
 		if !refused {
 			return relay.Stored{Subject: msg.Subject, Sequence: got.sequence, Duplicate: got.duplicate}, err
 		}
-		found, read, err := l.find(ctx, ev, msg.Subject, min(last, newer.last), newer.last)
+		known := min(last, newer.last)
+		found, read, err := l.find(ctx, ev, msg.Subject, known, newer.last)
 		switch {
 		case err != nil:
 			return relay.Stored{}, notStored(err, shortWait)
@@ -47,6 +48,8 @@ func (l *Log) appendShared(ctx context.Context, msg *nats.Msg, ev relay.Event) (
 			return relay.Stored{Subject: msg.Subject, Sequence: found, Duplicate: true}, l.flush()
 		case ctx.Err() != nil:
 			return relay.Stored{}, notStored(fmt.Errorf("%s does not hold still: %w", msg.Subject, ctx.Err()), shortWait)
+		case read == known:
+			<-time.After(replicaPause)
 		}
 		last = read
 	}
@@ -64,7 +67,6 @@ func (l *Log) find(ctx context.Context, ev relay.Event, subject string, after, u
 	for read = after; read < upTo; {
 		raw, err := stream.GetMsg(ctx, read+1, jetstream.WithGetMsgSubject(subject))
 		if errors.Is(err, jetstream.ErrMsgNotFound) {
-			<-time.After(replicaPause)
 			return 0, read, nil
 		}
 		if err != nil {

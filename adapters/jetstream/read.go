@@ -40,10 +40,11 @@ func OpenReader(urls string, auth Auth, stream string) (*Reader, error) {
 func (r *Reader) Close() { r.nc.Close() }
 
 // Log returns a log on the reader's connection, for streams that a relay has found or made.
-// It does not look at them again.
+// It does not look at them again, and heeds that somebody may watch.
 func (r *Reader) Log(cfg Config) (*Log, error) {
 	l := newLog(cfg, zerolog.Nop())
 	l.trouble.Store(new(error))
+	l.watched.Store(true)
 	return l, l.use(r.nc)
 }
 
