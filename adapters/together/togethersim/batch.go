@@ -47,14 +47,6 @@ func (b *Batch) deadline() time.Time {
 	return b.Deadline
 }
 
-func (b *Batch) isOver(status string) bool {
-	switch status {
-	case "COMPLETED", "FAILED", "EXPIRED", "CANCELLED":
-		return true
-	}
-	return false
-}
-
 // show is the batch as the API shows it, in the list as well as by itself.
 func (b *Batch) show(now time.Time) row {
 	at, next := b.stage(now)
@@ -65,7 +57,7 @@ func (b *Batch) show(now time.Time) row {
 		"created_at": stamp(b.created()), "job_deadline": stamp(b.deadline()),
 	}
 	switch {
-	case b.isOver(at.Status):
+	case ended(at.Status):
 		r["output_file_id"], r["error_file_id"] = null(b.Output), null(b.Errors)
 		if at.Status == "COMPLETED" {
 			r["completed_at"], r["progress"] = stamp(at.At), 100.0
@@ -93,10 +85,10 @@ func (b *Batch) truth() []Fact {
 		f.Until = until
 		facts = append(facts, f)
 	}
-	if late := b.deadline(); !b.isOver(end.Status) || end.At.After(late) {
+	if late := b.deadline(); !ended(end.Status) || end.At.After(late) {
 		f := fact("overdue", late, row{"deadline": rfc3339(late), "model_id": b.Model})
 		f.Since = late.Add(time.Millisecond)
-		if b.isOver(end.Status) {
+		if ended(end.Status) {
 			f.Until = end.At
 		}
 		facts = append(facts, f)

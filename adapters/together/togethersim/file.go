@@ -70,7 +70,7 @@ func (w *World) artefacts(now time.Time) []*File {
 		}
 	}
 	for _, b := range shown(w.batches, now) {
-		if at, _ := b.stage(now); b.isOver(at.Status) {
+		if at, _ := b.stage(now); ended(at.Status) {
 			output, failures := b.contents()
 			made(b.Output, "output.jsonl", at.At, output)
 			made(b.Errors, "errors.jsonl", at.At, failures)

@@ -33,6 +33,11 @@ func TestRegistered(t *testing.T) {
 	if q := b.object(ask + job); q["status"] != "done" || q["request_id"] != job || q["claimed_at"] == nil || q["done_at"] == nil {
 		t.Error(q)
 	}
+	b.Set(togethersim.Faults{StrangeStatus: true}) // of what has not ended
+	if q := b.object(ask + job); q["status"] != "done" {
+		t.Error(q)
+	}
+	b.Set(togethersim.Faults{})
 	var told []string
 	for _, f := range b.Facts(start, b.clock.Now()) {
 		if strings.Contains(strings.ToUpper(f.Type), "LEAK") {

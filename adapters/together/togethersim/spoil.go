@@ -167,7 +167,7 @@ func (f Faults) state(name string) string {
 // ended says whether a state of any kind of job is one of the last.
 func ended(status string) bool {
 	switch strings.ToLower(status) {
-	case "completed", "error", "user_error", "cancelled", "failed", "expired", "invalid_format":
+	case "completed", "error", "user_error", "cancelled", "canceled", "failed", "expired", "invalid_format", "done":
 		return true
 	}
 	return false
