@@ -301,7 +301,8 @@ type Account struct {
 	Organization, Project, ProjectName string
 }
 
-// WhoAmI asks what the key belongs to. Not every key may ask.
+// WhoAmI asks what the key belongs to. Not every key may ask. The error is
+// [relay.ErrKeyRefused] if the provider does not take the key.
 func (a *API) WhoAmI(ctx context.Context) (Account, error) {
 	r, err := detail[struct {
 		Organization word `json:"organization_id"`

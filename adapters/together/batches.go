@@ -63,14 +63,7 @@ func (b *batch) overdue(now time.Time) bool {
 // List asks once for all batches; the provider knows no filter.
 func (b *Batches) List(ctx context.Context, _ int) ([]relay.Job, error) {
 	all, err := list(ctx, b.api, "/v1/batches", nil, (*batch).id)
-	if err != nil {
-		return nil, err
-	}
-	jobs := make([]relay.Job, len(all))
-	for i := range all {
-		jobs[i] = b.job(all[i])
-	}
-	return jobs, nil
+	return jobs(all, b.job), err
 }
 
 // Find asks for one batch.

@@ -47,14 +47,7 @@ const maxEvaluations = "100"
 // List asks once for the evaluations that the provider shows.
 func (e *Evaluations) List(ctx context.Context, _ int) ([]relay.Job, error) {
 	all, err := list(ctx, e.api, "/v1/evaluation", url.Values{"limit": {maxEvaluations}}, (*evaluation).id)
-	if err != nil {
-		return nil, err
-	}
-	jobs := make([]relay.Job, len(all))
-	for i := range all {
-		jobs[i] = e.job(all[i])
-	}
-	return jobs, nil
+	return jobs(all, e.job), err
 }
 
 // Find asks for one evaluation.

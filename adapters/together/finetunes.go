@@ -77,14 +77,7 @@ func (t *fineTune) stage() stage {
 // List asks once for all jobs; the provider knows no filter.
 func (f *FineTunes) List(ctx context.Context, _ int) ([]relay.Job, error) {
 	all, err := list(ctx, f.api, "/v1/fine-tunes", nil, (*fineTune).id)
-	if err != nil {
-		return nil, err
-	}
-	jobs := make([]relay.Job, len(all))
-	for i := range all {
-		jobs[i] = f.job(all[i])
-	}
-	return jobs, nil
+	return jobs(all, f.job), err
 }
 
 // Find asks for one job.

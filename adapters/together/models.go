@@ -42,7 +42,8 @@ type Models struct {
 
 const unlisted = "~"
 
-// Models are the models that the provider offers, with what the operator knows of them.
+// Models are the models that the provider offers, with what the operator knows of them. The
+// error says what of that cannot be.
 func (a *API) Models(known []Deprecation) (*Models, error) {
 	m := &Models{a, map[string][]Deprecation{}}
 	for i, d := range known {

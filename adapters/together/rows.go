@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"net/url"
 	"time"
+
+	"together-relay/relay"
 )
 
 // list reads a list. A row that is none of T, or has no id, is reported and left out.
@@ -64,6 +66,15 @@ type row[T any] struct {
 	raw json.RawMessage
 	is  T
 	at  time.Time // of the answer, by the provider's clock
+}
+
+// jobs are the rows of a list as jobs.
+func jobs[T any](all []row[T], job func(row[T]) relay.Job) []relay.Job {
+	made := make([]relay.Job, len(all))
+	for i := range all {
+		made[i] = job(all[i])
+	}
+	return made
 }
 
 var errNoList = errors.New("the body is no list that can be read")

@@ -93,14 +93,11 @@ func (v *Videos) Find(ctx context.Context, id string) (relay.Job, error) {
 }
 
 // ofOne is an error of a question about one job that somebody has registered. If the API
-// takes its name for none that a job can have, it is gone; if the key has no right to it, the
-// others need not wait for that.
+// takes its name for none that a job can have, it is gone.
 func ofOne(err error) error {
 	switch status(err) {
 	case http.StatusBadRequest, http.StatusUnprocessableEntity:
 		return &refusal{what: err.Error(), status: status(err), cause: relay.ErrGone}
-	case http.StatusForbidden:
-		return &refusal{what: err.Error(), status: http.StatusForbidden}
 	}
 	return err
 }

@@ -23,7 +23,7 @@ type Webhook struct {
 }
 
 // RegisterWebhook asks the provider to send events of these types to the address, signed
-// with the secret.
+// with the secret. The error is [ErrNoWebhooks] if there can be none; it never holds the secret.
 func (a *API) RegisterWebhook(ctx context.Context, address string, events []string, secret string) (Webhook, error) {
 	body, err := json.Marshal(map[string]any{"url": address, "events": events, "secret": secret})
 	if err != nil {
@@ -51,7 +51,7 @@ func (a *API) RegisterWebhook(ctx context.Context, address string, events []stri
 	return made.public(), nil
 }
 
-// Webhooks lists what is registered.
+// Webhooks lists what is registered. The error is [ErrNoWebhooks] if there can be none.
 func (a *API) Webhooks(ctx context.Context) ([]Webhook, error) {
 	all, err := list(ctx, a, webhooksPath, nil, func(w *webhook) string { return string(w.ID) })
 	if err != nil {
