@@ -22,12 +22,12 @@ type Inspection struct {
 	Disabled string // why JetStream cannot be used; empty if it can
 
 	Events, Dead StreamSeen
-	Drifts       []Drift // of the streams that are there
-	Marks        *int    // replicas of the watcher's marks; nil if there are none
+	Drifts       []Drift    // of the streams that are there
+	Marks        StreamSeen // of the watcher; known from an Inspect of a [Reader]
 
-	// Server's clock less ours, and how far off that may be; no Skewed, no clock was read.
+	// The server's clock less ours, and how far off that may be, if a clock was read.
 	Skew, SkewError time.Duration
-	Skewed          bool
+	SkewKnown       bool
 
 	// What this client may do; known from an Inspect of a [Reader].
 	Hears, Speaks bool   // it may subscribe to everything, publish anywhere
@@ -111,10 +111,10 @@ func (s *StreamSeen) note(info *jetstream.StreamInfo) {
 // the better it is known.
 func (seen *Inspection) skew(server, before, after time.Time) {
 	off := after.Sub(before) / 2
-	if server.IsZero() || seen.Skewed && seen.SkewError <= off {
+	if server.IsZero() || seen.SkewKnown && seen.SkewError <= off {
 		return
 	}
-	seen.Skewed, seen.SkewError, seen.Skew = true, off, server.Sub(before.Add(off).Round(0))
+	seen.SkewKnown, seen.SkewError, seen.Skew = true, off, server.Sub(before.Add(off).Round(0))
 }
 
 // Inspect looks at the set-up from outside: the server, the streams against cfg, the clock, and
@@ -128,12 +128,12 @@ func (r *Reader) Inspect(ctx context.Context, cfg Config) (Inspection, error) {
 	if err != nil {
 		return seen, fmt.Errorf("look at NATS: %w", err)
 	}
+	seen.Marks.Name = watchStream(cfg.Stream)
 	if seen.Disabled == "" {
 		asking, cancel := context.WithTimeout(ctx, lookTimeout)
 		defer cancel()
-		if marks, err := r.js.Stream(asking, "KV_"+watchBucket(cfg.Stream)); err == nil {
-			n := max(marks.CachedInfo().Config.Replicas, 1)
-			seen.Marks = &n
+		if marks, err := r.js.Stream(asking, seen.Marks.Name); err == nil {
+			seen.Marks.note(marks.CachedInfo())
 		}
 	}
 	seen.Hears, seen.Speaks = r.may()

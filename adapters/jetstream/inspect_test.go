@@ -28,7 +28,7 @@ func TestInspect(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !seen.Events.Exists || !seen.Dead.Exists || seen.Events.Window != time.Minute || seen.Events.Replicas != 1 || seen.Events.Memory || seen.Marks != nil {
+	if !seen.Events.Exists || !seen.Dead.Exists || seen.Events.Window != time.Minute || seen.Events.Replicas != 1 || seen.Events.Memory || seen.Marks.Exists {
 		t.Errorf("the streams are seen as %+v", seen)
 	}
 	if len(seen.Drifts) != 2 || seen.Drifts[0].Setting != "max_age" {
@@ -37,7 +37,7 @@ func TestInspect(t *testing.T) {
 	if !seen.Hears || !seen.Speaks || seen.Auth || seen.Disabled != "" || seen.Version != server.VERSION {
 		t.Errorf("an open server is seen as %+v", seen)
 	}
-	if !seen.Skewed || seen.Skew.Abs() > seen.SkewError+50*time.Millisecond {
+	if !seen.SkewKnown || seen.Skew.Abs() > seen.SkewError+50*time.Millisecond {
 		t.Errorf("the clock is seen as %s off, within %s", seen.Skew, seen.SkewError)
 	}
 	greedy := jetstream.StreamConfig{Name: "GREEDY", Subjects: []string{"together-relay-doctor.>"}}

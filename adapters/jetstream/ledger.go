@@ -30,6 +30,9 @@ func (l *Log) Ledger() *Ledger { return &Ledger{log: l} }
 // watchBucket names the bucket of the marks. Where it is, somebody watches.
 func watchBucket(stream string) string { return stream + "_WATCH" }
 
+// watchStream names the stream that the bucket of the marks is.
+func watchStream(stream string) string { return "KV_" + watchBucket(stream) }
+
 // A stored mark knows its job: the key may have lost what a key cannot hold.
 type storedMark struct {
 	ID string `json:"id"`

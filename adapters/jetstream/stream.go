@@ -72,7 +72,7 @@ func (l *Log) provision(ctx context.Context) error {
 		}
 	}
 	if !l.watched.Load() { // another relay may have begun to watch
-		_, err := l.js.Stream(ctx, "KV_"+watchBucket(l.cfg.Stream))
+		_, err := l.js.Stream(ctx, watchStream(l.cfg.Stream))
 		l.watched.Store(err == nil)
 	}
 	return nil

@@ -125,7 +125,7 @@ func older(version string, major, minor int) bool {
 	return x < major || x == major && y < minor
 }
 
-// effects say why a drift of a setting matters. The others differ without harm.
+// effect says why a drift of a setting matters.
 func effect(setting string) string {
 	switch setting {
 	case "storage":
@@ -177,16 +177,12 @@ func judgeStreams(f facts) []finding {
 	}
 	for _, d := range f.nats.Drifts {
 		do := "run serve --provision=apply, or configure what is there"
-		switch {
-		case d.Setting == "storage":
+		if d.Setting == "storage" {
 			do = "copy the events elsewhere, delete the stream and let the relay make it: NATS does not change the storage"
-		case d.Breaks || d.Setting == "replicas" && d.Have < d.Want:
-			all = append(all, breaking(d.Setting, d.String(), effect(d.Setting), do)...)
-			continue
 		}
 		drift := one(levelWarning, d.Setting, d.String(), effect(d.Setting), do)
-		if d.Breaks {
-			drift[0].Level, drift[0].Breaks = levelError, true
+		if d.Breaks || d.Setting == "replicas" && d.Have < d.Want {
+			drift = breaking(d.Setting, d.String(), effect(d.Setting), do)
 		}
 		all = append(all, drift...)
 	}
@@ -334,7 +330,7 @@ func size(n int64) string {
 }
 
 func judgeClock(f facts) []finding {
-	if !f.nats.Skewed {
+	if !f.nats.SkewKnown {
 		return nil
 	}
 	off := max(f.nats.Skew.Abs()-f.nats.SkewError, 0)
@@ -458,12 +454,12 @@ func judgeWatcher(f facts) []finding {
 	default:
 		all = one(levelOK, "watcher", "the Together API takes the key")
 	}
-	switch n := f.nats.Marks; {
-	case n == nil && f.key && f.nats.Disabled == "":
+	switch marks := f.nats.Marks; {
+	case !marks.Exists && f.key && f.nats.Disabled == "":
 		all = append(all, one(levelNote, "marks", "the watcher has no marks yet", "its first look sets a baseline, and publishes nothing that was over before")...)
-	case n != nil && *n != f.copies():
-		all = append(all, one(levelWarning, "marks", fmt.Sprintf("the watcher's marks have %s, the events %d", several(*n, "replica"), f.copies()), "without its marks the watcher begins with a new baseline, and misses what happened in between",
-			fmt.Sprintf("nats stream edit KV_%s_WATCH --replicas %d", f.nats.Events.Name, f.copies()))...)
+	case marks.Exists && marks.Replicas != f.copies():
+		all = append(all, one(levelWarning, "marks", fmt.Sprintf("the watcher's marks have %s, the events %d", several(marks.Replicas, "replica"), f.copies()), "without its marks the watcher begins with a new baseline, and misses what happened in between",
+			fmt.Sprintf("nats stream edit %s --replicas %d", marks.Name, f.copies()))...)
 	}
 	return all
 }

@@ -19,10 +19,11 @@ func soundFacts() facts {
 	stream := jetstream.StreamSeen{Name: "TOGETHER", Exists: true, Replicas: 1, Alive: 1, Window: 72 * time.Hour, Age: 720 * time.Hour}
 	dead := stream
 	dead.Name = "TOGETHER_DLQ"
-	marks := 1
+	marks := stream
+	marks.Name = "KV_TOGETHER_WATCH"
 	return facts{
 		embedded: true, sync: natsd.SyncGroup, disk: natsd.Disk{FileSystem: "ext4", Free: 50 << 30}, replicas: 1, maxBody: 1000 << 10, tolerance: 5 * time.Minute,
-		nats:   jetstream.Inspection{Version: "2.15.2", Room: 1000 << 10, Events: stream, Dead: dead, Marks: &marks, Skewed: true},
+		nats:   jetstream.Inspection{Version: "2.15.2", Room: 1000 << 10, Events: stream, Dead: dead, Marks: marks, SkewKnown: true},
 		listen: "127.0.0.1:8080", natsListen: []string{"127.0.0.1:4222"}, publicURL: "http://localhost:8080", key: true,
 	}
 }
@@ -38,7 +39,7 @@ func clustered(f *facts) {
 	outside(f)
 	f.nats.Cluster, f.replicas = "c1", 3
 	f.nats.Events.Replicas, f.nats.Events.Alive = 3, 3
-	*f.nats.Marks = 3
+	f.nats.Marks.Replicas = 3
 	f.monitors = slices.Repeat(f.monitors, 3)
 }
 
@@ -75,9 +76,12 @@ func TestDoctorRules(t *testing.T) {
 		{"async", drift("persist_mode", true), "error persist_mode", "", true},
 		{"memory", drift("storage", true), "error storage", "", true},
 		{"fewer replicas", drift("replicas", false), "error replicas", "", true},
-		{"two replicas", func(f *facts) { clustered(f); f.nats.Events.Replicas, f.nats.Events.Alive, *f.nats.Marks = 2, 2, 2 }, "warning replicas", "2 replicas", false},
+		{"two replicas", func(f *facts) {
+			clustered(f)
+			f.nats.Events.Replicas, f.nats.Events.Alive, f.nats.Marks.Replicas = 2, 2, 2
+		}, "warning replicas", "2 replicas", false},
 		{"a node is away", func(f *facts) { clustered(f); f.nats.Events.Alive = 2 }, "warning replicas", "2 of 3", false},
-		{"one replica in a cluster", func(f *facts) { clustered(f); f.nats.Events.Replicas, *f.nats.Marks = 1, 1 }, "warning replicas", "though NATS is a cluster", false},
+		{"one replica in a cluster", func(f *facts) { clustered(f); f.nats.Events.Replicas, f.nats.Marks.Replicas = 1, 1 }, "warning replicas", "though NATS is a cluster", false},
 		{"never flushed", func(f *facts) { f.sync = natsd.SyncNever }, "error sync", "nats_sync is never", true},
 		{"outside, flush not known", func(f *facts) { outside(f); f.monitors = nil }, "warning sync", "not known", false},
 		{"outside, monitor away", func(f *facts) { outside(f); f.monitors[0].Err = errors.New("refused") }, "warning sync", "refused", false},
@@ -109,8 +113,8 @@ func TestDoctorRules(t *testing.T) {
 		{"no key", func(f *facts) { f.key = false }, "", "", false},
 		{"refused key", func(f *facts) { f.whoami = fmt.Errorf("401: %w", relay.ErrKeyRefused) }, "error watcher", "refuses", false},
 		{"API away", func(f *facts) { f.whoami = errors.New("timeout") }, "warning watcher", "timeout", false},
-		{"marks with fewer copies", func(f *facts) { clustered(f); *f.nats.Marks = 1 }, "warning marks", "1 replica, the events 3", false},
-		{"no marks yet", func(f *facts) { f.nats.Marks = nil }, "", "", false},
+		{"marks with fewer copies", func(f *facts) { clustered(f); f.nats.Marks.Replicas = 1 }, "warning marks", "1 replica, the events 3", false},
+		{"no marks yet", func(f *facts) { f.nats.Marks.Exists = false }, "", "", false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
