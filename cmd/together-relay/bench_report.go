@@ -87,12 +87,7 @@ func statusName(status int) string {
 
 func (p *benchReport) print(w io.Writer, output string) error {
 	if output == "json" {
-		line, err := marshal(p)
-		if err != nil {
-			return err
-		}
-		_, err = fmt.Fprintf(w, "%s\n", line)
-		return err
+		return writeJSON(w, p)
 	}
 	var b bytes.Buffer
 	row := func(name, format string, args ...any) {

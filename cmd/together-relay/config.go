@@ -72,12 +72,12 @@ type watchSettings struct {
 const (
 	forAll   = 1 << iota // every verb that has to do with a relay
 	forNATS              // the verbs that read the stream
-	forServe             // serve alone
+	forServe             // serve, config and doctor
 	forAPI               // the verbs that ask the Together API
-	forStart             // serve alone, before it begins
+	forStart             // serve and config alone
 )
 
-// knob is every setting that is no list, once.
+// declare names every setting that is no list, once.
 func (s *settings) declare() *knobs {
 	k := &knobs{FlagSet: pflag.NewFlagSet("settings", pflag.ContinueOnError)}
 
@@ -129,8 +129,8 @@ func (s *settings) declare() *knobs {
 	k.group = forServe | forAPI
 	k.secret(&s.secrets.apiKey, "api-key", "TOGETHER_API_KEY", "key of the Together API; with it the relay watches the API")
 	k.text(&s.secrets.apiKeyFile, "api-key-file", "TOGETHER_API_KEY_FILE", "", "`file` with the key of the Together API")
-	k.text(&s.watch.base, "api-url", "TOGETHER_BASE_URL", together.DefaultURI, "`URL` of the Together API, with or without /v1")
-	k.number(&s.watch.budget, "watch-budget", "RELAY_WATCH_BUDGET", 120, "largest `number` of requests to the API in a minute")
+	k.text(&s.watch.base, "api-url", "TOGETHER_BASE_URL", together.DefaultBase, "`URL` of the Together API, with or without /v1")
+	k.number(&s.watch.budget, "watch-budget", "RELAY_WATCH_BUDGET", together.DefaultPerMinute, "largest `number` of requests to the API in a minute")
 
 	k.group = forServe
 	k.span(&s.watch.fineTunes, "watch-fine-tunes", "RELAY_WATCH_FINE_TUNES", time.Minute, "`duration` between two looks at the fine-tunes; 0 is never")

@@ -14,7 +14,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"together-relay/adapters/jetstream"
-	"together-relay/adapters/natsd"
 	"together-relay/schemas"
 )
 
@@ -169,10 +168,7 @@ func (l letters) retry(ctx context.Context, numbers []uint64, w io.Writer) error
 	if l.stream.Prefixes, err = l.prefixes(); err != nil {
 		return err
 	}
-	if l.nats.url == "" {
-		l.stream.Flush = func() error { return natsd.FlushDir(l.embedded.Dir) }
-	}
-	log, err := l.reader.Log(l.stream)
+	log, err := l.logOf(l.reader)
 	if err != nil {
 		return err
 	}
@@ -262,10 +258,5 @@ func printLetterJSON(w io.Writer, letter jetstream.Letter, whole bool) error {
 	if whole {
 		out.Headers, out.Body, out.Base64 = letter.Header, string(letter.Body), letter.Body
 	}
-	line, err := marshal(out)
-	if err != nil {
-		return err
-	}
-	_, err = fmt.Fprintf(w, "%s\n", line)
-	return err
+	return writeJSON(w, out)
 }

@@ -107,7 +107,6 @@ func (s *settings) gather(ctx context.Context) (facts, error) {
 	}
 	f := s.facts(ctx, seen)
 	f.files = s.secretFiles()
-	f.tolerance = s.tolerance()
 	if f.ready, f.readyErr = s.askReady(ctx); ctx.Err() != nil {
 		return f, ctx.Err()
 	}
@@ -128,7 +127,7 @@ func (s *settings) gather(ctx context.Context) (facts, error) {
 func (s *settings) facts(ctx context.Context, seen jetstream.Inspection) facts {
 	f := facts{
 		embedded: s.nats.url == "", sync: s.embedded.Sync, nats: seen, replicas: s.stream.Replicas, maxBody: int64(s.http.maxBody),
-		listen: s.http.listen, publicURL: s.http.publicURL, tolerance: together.DefaultTolerance,
+		listen: s.http.listen, publicURL: s.http.publicURL, tolerance: s.tolerance(),
 	}
 	if f.embedded {
 		f.disk, f.diskErr = natsd.LookAtDisk(s.embedded.Dir)
@@ -252,11 +251,7 @@ func printDiagnosisJSON(w io.Writer, found []finding, left []survival) error {
 		lines = append(lines, one)
 	}
 	for _, one := range lines {
-		line, err := marshal(one)
-		if err != nil {
-			return err
-		}
-		if _, err := fmt.Fprintf(w, "%s\n", line); err != nil {
+		if err := writeJSON(w, one); err != nil {
 			return err
 		}
 	}

@@ -148,12 +148,7 @@ func forward(ctx context.Context, f eventsFlags, sources map[string]*together.So
 		return err
 	}
 	if f.output == "json" {
-		line, err := marshal(map[string]any{"sequence": m.Sequence, "id": m.CloudEvent.ID(), "status": status})
-		if err != nil {
-			return err
-		}
-		_, err = fmt.Fprintf(w, "%s\n", line)
-		if err != nil {
+		if err := writeJSON(w, map[string]any{"sequence": m.Sequence, "id": m.CloudEvent.ID(), "status": status}); err != nil {
 			return err
 		}
 	} else if _, err := fmt.Fprintf(w, "%d  %s  %s  seq %d\n", status, http.StatusText(status), m.CloudEvent.ID(), m.Sequence); err != nil {

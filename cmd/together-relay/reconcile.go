@@ -9,7 +9,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"together-relay/adapters/natsd"
 	"together-relay/relay"
 	"together-relay/schemas"
 )
@@ -69,6 +68,7 @@ func reconcile(ctx context.Context, s *settings, f reconcileFlags, stdout, stder
 	if api == nil {
 		return errNoKey()
 	}
+	defer api.Close()
 	set, err := schemas.Load()
 	if err != nil {
 		return err
@@ -81,10 +81,7 @@ func reconcile(ctx context.Context, s *settings, f reconcileFlags, stdout, stder
 		return err
 	}
 	defer reader.Close()
-	if s.nats.url == "" {
-		s.stream.Flush = func() error { return natsd.FlushDir(s.embedded.Dir) }
-	}
-	log, err := reader.Log(s.stream)
+	log, err := s.logOf(reader)
 	if err != nil {
 		return err
 	}
@@ -120,17 +117,13 @@ func printFinding(w io.Writer, output string, found relay.Finding) error {
 	ev := found.Event
 	when := ev.CloudEvent.Time().UTC()
 	if output == "json" {
-		line, err := marshal(struct {
+		return writeJSON(w, struct {
 			Time     time.Time `json:"time"`
 			Type     string    `json:"type"`
 			Resource string    `json:"resource"`
 			ID       string    `json:"id"`
 			Sequence uint64    `json:"sequence,omitempty"` // where it is stored now
 		}{when, ev.Type, ev.Resource, ev.CloudEvent.ID(), found.Sequence})
-		if err == nil {
-			_, err = fmt.Fprintf(w, "%s\n", line)
-		}
-		return err
 	}
 	state := "missing"
 	if found.Sequence > 0 {

@@ -11,7 +11,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"together-relay/adapters/jetstream"
-	"together-relay/adapters/natsd"
 	"together-relay/adapters/together"
 	"together-relay/relay"
 )
@@ -163,10 +162,7 @@ func withMarks(cmd *cobra.Command, output *string, do func(context.Context, *jet
 			return err
 		}
 		defer reader.Close()
-		if s.nats.url == "" {
-			s.stream.Flush = func() error { return natsd.FlushDir(s.embedded.Dir) }
-		}
-		log, err := reader.Log(s.stream)
+		log, err := s.logOf(reader)
 		if err != nil {
 			return err
 		}
@@ -228,11 +224,7 @@ func stateOf(m relay.Mark) string {
 
 func (r registration) print(w io.Writer, output string) error {
 	if output == "json" {
-		line, err := marshal(r)
-		if err == nil {
-			_, err = fmt.Fprintf(w, "%s\n", line)
-		}
-		return err
+		return writeJSON(w, r)
 	}
 	since := "-"
 	if !r.Since.IsZero() {

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 
 	"together-relay/adapters/jetstream"
+	"together-relay/adapters/natsd"
 )
 
 // running is what a relay with a data directory leaves there for the other verbs: where
@@ -103,6 +104,15 @@ func (s *settings) reader() (*jetstream.Reader, error) {
 		return nil, fmt.Errorf("%w; is the relay running? Start one with together-relay serve --dev, or set NATS_URL", err)
 	}
 	return r, nil
+}
+
+// logOf is the log of the streams that the reader reads, for a verb that stores something
+// while a relay may run. What it stores in the embedded server is on disk then, too.
+func (s *settings) logOf(reader *jetstream.Reader) (*jetstream.Log, error) {
+	if s.nats.url == "" {
+		s.stream.Flush = func() error { return natsd.FlushDir(s.embedded.Dir) }
+	}
+	return reader.Log(s.stream)
 }
 
 // asClient completes the settings of a verb that talks to a running relay: without a

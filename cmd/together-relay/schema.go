@@ -52,11 +52,9 @@ func newSchemasLs() *cobra.Command {
 				}
 				schema.Type = typ
 				if output == "json" {
-					line, err := marshal(schema)
-					if err != nil {
+					if err := writeJSON(cmd.OutOrStdout(), schema); err != nil {
 						return err
 					}
-					fmt.Fprintf(cmd.OutOrStdout(), "%s\n", line)
 					continue
 				}
 				fmt.Fprintf(cmd.OutOrStdout(), "%-25s%s\n", typ, strings.Join(schema.Required, ", "))

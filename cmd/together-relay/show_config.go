@@ -162,12 +162,7 @@ func (s *settings) printJSON(w io.Writer) error {
 		deprecations[i] = deprecationLine(d)
 	}
 	out["deprecations"] = deprecations
-	text, err := marshal(out)
-	if err != nil {
-		return err
-	}
-	_, err = fmt.Fprintf(w, "%s\n", text)
-	return err
+	return writeJSON(w, out)
 }
 
 // even is text that YAML reads as it stands.

@@ -79,7 +79,8 @@ type ending struct {
 	Data    json.RawMessage `json:"data"`
 }
 
-// outcomes say what the types mean that are the last ones of a job.
+// outcomeOf says what a type means that is the last one of a job, and the exit code of that. The
+// outcome is empty for any other type.
 func outcomeOf(typ string) (outcome string, code int) {
 	switch typ {
 	case "fine_tune.completed", "batch.done", "evaluation.completed", "file.processed", "video.completed", "queue_job.done":
@@ -99,9 +100,12 @@ var errEnded = errors.New("the job has ended")
 // wait listens to the stream and asks the API, whichever there is, until one of them says
 // that the job has ended.
 func wait(ctx context.Context, s *settings, id string, f waitFlags, stdout, stderr io.Writer) error {
-	api, err := s.openAPI(func(string) {})
+	api, err := s.openAPI(nil)
 	if err != nil {
 		return err
+	}
+	if api != nil {
+		defer api.Close()
 	}
 	reader, err := s.reader()
 	if err != nil && api == nil {
@@ -163,7 +167,8 @@ func waitStream(ctx context.Context, reader *jetstream.Reader, id string, found 
 const unknownTries = 3
 
 // waitAPI asks the API again and again. A key that it refuses ends the wait, and so does an id that
-// it does not know, unless the stream may still tell of it within the time that is set.
+// it does not know, unless the stream may still tell of it within the time that is set, or it is
+// a file's, which only the stream tells of.
 func waitAPI(ctx context.Context, api *together.API, id string, f waitFlags, found chan<- ending, show *progress, stream bool) error {
 	for unknown := 0; ; {
 		p, err := api.Progress(ctx, id)
@@ -204,10 +209,7 @@ func printEnding(w io.Writer, output string, e ending) error {
 	_, code := outcomeOf(e.Type)
 	var err error
 	if output == "json" {
-		var line []byte
-		if line, err = marshal(e); err == nil {
-			_, err = fmt.Fprintf(w, "%s\n", line)
-		}
+		err = writeJSON(w, e)
 	} else {
 		_, err = fmt.Fprintf(w, "%s  %s  %s\n", printable(e.ID), e.Type, oneLine(e.Data))
 	}

@@ -41,7 +41,7 @@ func (s *settings) apiKey() (string, error) {
 func (s *settings) watches() bool { return s.secrets.apiKey != "" || s.secrets.apiKeyFile != "" }
 
 // openAPI returns a client of the Together API, or nil if there is no key. What the client does not
-// understand it tells to odd.
+// understand it tells to odd, which may be nil.
 func (s *settings) openAPI(odd func(string)) (*together.API, error) {
 	key, err := s.apiKey()
 	if err != nil || key == "" {

@@ -118,7 +118,7 @@ func withAPI(cmd *cobra.Command, output *string, do func(*settings, *together.AP
 		if err := s.asClient(); err != nil {
 			return err
 		}
-		api, err := s.openAPI(func(string) {})
+		api, err := s.openAPI(nil)
 		if err != nil {
 			return err
 		}
@@ -147,11 +147,7 @@ func explainAPI(err error) error {
 
 func printWebhook(w io.Writer, output string, hook together.Webhook) error {
 	if output == "json" {
-		line, err := marshal(hook)
-		if err == nil {
-			_, err = fmt.Fprintf(w, "%s\n", line)
-		}
-		return err
+		return writeJSON(w, hook)
 	}
 	_, err := fmt.Fprintf(w, "%s\t%s\t%s\n", printable(orDash(hook.ID)), printable(hook.URL), printable(strings.Join(hook.Events, ",")))
 	return err
