@@ -102,7 +102,7 @@ func ingress(ev relay.Event) string {
 }
 
 // Holds says where the stream holds the event, or the same fact from another ingress. The
-// sequence is 0 if it does not.
+// sequence is 0 if it does not. It blocks for the server's answers.
 func (l *Log) Holds(ctx context.Context, ev relay.Event) (relay.Stored, error) {
 	subject := Subject(l.cfg.Prefixes[ev.Source], ev.Type, ev.Resource)
 	found, _, err := l.find(ctx, ev, subject, 0, math.MaxUint64)

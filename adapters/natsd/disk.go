@@ -14,7 +14,8 @@ type Disk struct {
 	Store      int64  // bytes that the store takes
 }
 
-// LookAtDisk looks at a data directory, which need not have a store yet. It starts nothing.
+// LookAtDisk looks at a data directory, which need not have a store yet. It starts nothing. It
+// fails if there is no such directory, and on a system that is not Linux.
 func LookAtDisk(dir string) (Disk, error) {
 	d, err := statDisk(dir)
 	if err != nil {
