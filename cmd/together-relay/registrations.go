@@ -202,15 +202,19 @@ func registrations(ctx context.Context, marks *jetstream.Ledger) ([]registration
 	return all, nil
 }
 
-// isRegistered says whether the id is that of a registered job, as far as that can be learnt.
+// isRegistered says whether the id is that of a registered job that has been or may still be
+// found, as far as that can be learnt.
 func isRegistered(ctx context.Context, s *settings, reader *jetstream.Reader, id string) bool {
 	log, err := reader.Log(s.stream)
 	if err != nil {
 		return false
 	}
 	all, err := registrations(ctx, log.Ledger())
-	return err == nil && slices.ContainsFunc(all, func(r registration) bool { return r.ID == id })
+	return err == nil && slices.ContainsFunc(all, func(r registration) bool { return r.ID == id && r.State != notFound })
 }
+
+// notFound is the state of a job that Together does not know.
+const notFound = "not found"
 
 func stateOf(m relay.Mark) string {
 	switch {
@@ -219,7 +223,7 @@ func stateOf(m relay.Mark) string {
 	case len(m.Told) > 0:
 		return m.Told[len(m.Told)-1]
 	}
-	return "not found"
+	return notFound
 }
 
 func (r registration) print(w io.Writer, output string) error {

@@ -60,6 +60,9 @@ func TestRegisteredJobsAreWatched(t *testing.T) {
 	if r := p.verb(t, "wait", failed); r.code != exitJobFailed {
 		t.Errorf("wait: %+v", r)
 	}
+	if r := p.verb(t, "wait", "video-none", "--every=10ms"); r.code != exitFailed || !strings.Contains(r.stderr, "knows no job") {
+		t.Errorf("wait for what is not there: %+v", r)
+	}
 
 	waiting, stdout, stderr := p.newVerb(t, "wait", video, "--every=10ms", "--timeout=0")
 	if err := waiting.Start(); err != nil {
