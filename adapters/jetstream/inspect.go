@@ -95,16 +95,8 @@ func disabled(err error) bool {
 func (s *StreamSeen) note(info *jetstream.StreamInfo) {
 	cfg := info.Config
 	s.Exists, s.Memory, s.Async = true, cfg.Storage == jetstream.MemoryStorage, cfg.PersistMode == jetstream.AsyncPersistMode
-	s.Replicas, s.Alive = max(cfg.Replicas, 1), 1
+	s.Replicas, s.Alive = max(cfg.Replicas, 1), alive(info.Cluster)
 	s.Window, s.Age, s.MaxMessage, s.Bytes = cfg.Duplicates, cfg.MaxAge, int64(max(cfg.MaxMsgSize, 0)), info.State.Bytes
-	if info.Cluster == nil {
-		return
-	}
-	for _, peer := range info.Cluster.Replicas {
-		if !peer.Offline {
-			s.Alive++
-		}
-	}
 }
 
 // skew compares a time that the server has read between two of ours. The closer the two are,

@@ -58,15 +58,23 @@ func writable(info *jetstream.StreamInfo) error {
 		if cluster.Leader == "" {
 			return errors.New("has no leader")
 		}
-		alive := 1
-		for _, peer := range cluster.Replicas {
-			if !peer.Offline {
-				alive++
-			}
-		}
-		if alive <= cfg.Replicas/2 {
-			return fmt.Errorf("has no quorum: %d of %d replicas are there", alive, cfg.Replicas)
+		if n := alive(cluster); n <= cfg.Replicas/2 {
+			return fmt.Errorf("has no quorum: %d of %d replicas are there", n, cfg.Replicas)
 		}
 	}
 	return nil
+}
+
+// alive is how many replicas of a stream are there, its leader among them.
+func alive(cluster *jetstream.ClusterInfo) int {
+	n := 1
+	if cluster == nil {
+		return n
+	}
+	for _, peer := range cluster.Replicas {
+		if !peer.Offline {
+			n++
+		}
+	}
+	return n
 }
