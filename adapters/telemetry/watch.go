@@ -40,12 +40,12 @@ func (m *Metrics) NewWatch() *Watch {
 	return w
 }
 
-// Resource adds the age of a resource's last good look: the seconds since then, or since the
+// LookAge adds the age of a resource's last good look: the seconds since then, or since the
 // relay began if there was none.
-func (m *Metrics) Resource(name string, lastGood func() time.Time) {
+func (m *Metrics) LookAge(resource string, lastGood func() time.Time) {
 	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "relay_watch_last_success_age_seconds", Help: "Time since the last good look at the resource by this relay.",
-		ConstLabels: prometheus.Labels{"resource": name},
+		ConstLabels: prometheus.Labels{"resource": resource},
 	}, func() float64 { return time.Since(lastGood()).Seconds() }))
 }
 

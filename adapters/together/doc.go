@@ -9,6 +9,7 @@
 //
 // An [API] is the other way in. Its fine-tunes, batches, evaluations, files and models
 // are each a [relay.Resource]: one list shows what has moved, and only then a job is
-// asked for details. What it tells is made of members that are named here one by one,
+// asked for details. Videos and queue jobs are in no list, and are asked for one by one.
+// What it tells is made of members that are named here one by one,
 // never of an object passed on, for the provider's objects hold tokens and signed URLs.
 package together

@@ -192,7 +192,7 @@ func (s *settings) load() error {
 
 func (s *settings) devDefault(name, value string) {
 	if s.origin[name] == "default" {
-		_ = s.knobs.Lookup(name).Value.Set(value) // a text takes any text
+		_ = s.knobs.Lookup(name).Value.Set(value) // which is one of ours, and which it takes
 	}
 }
 

@@ -86,7 +86,7 @@ func (s *settings) openWatcher(events *jetstream.Log, store relay.Log, set *sche
 	state := newWatchState()
 	counts := metrics.NewWatch()
 	for _, w := range all {
-		metrics.Resource(w.Name, func() time.Time { return state.lastGood(w.Name) })
+		metrics.LookAge(w.Name, func() time.Time { return state.lastGood(w.Name) })
 	}
 	watcher := &relay.Watcher{
 		Watches: all, Log: store, Check: set.CheckEvent, Ledger: events.Ledger(), Turn: events.Turn(), Back: time.Duration(s.watch.back),
