@@ -47,6 +47,7 @@ func (g *Ledger) Load(ctx context.Context, resource string) (map[string]relay.En
 	}
 	watch, err := kv.Watch(ctx, resource+".>", jetstream.IgnoreDeletes())
 	if err != nil {
+		g.lose() // it may have been removed
 		return nil, notStored(fmt.Errorf("read marks of %s: %w", resource, err), shortWait)
 	}
 	defer func() { _ = watch.Stop() }()
@@ -173,6 +174,13 @@ func (g *Ledger) bucket(ctx context.Context) (jetstream.KeyValue, error) {
 	g.kv = kv
 	g.log.watched.Store(true)
 	return kv, g.log.flush()
+}
+
+// lose lets the next one look for the bucket anew.
+func (g *Ledger) lose() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.kv = nil
 }
 
 // bucket finds the bucket, or makes it if that is the relay's business.

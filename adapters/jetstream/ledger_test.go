@@ -120,6 +120,27 @@ func TestLedgerOutage(t *testing.T) {
 	}
 }
 
+// Whoever removes the bucket wants the watcher to begin anew.
+func TestLedgerGoneIsMadeAnew(t *testing.T) {
+	t.Parallel()
+	ns := startServer(t, t.TempDir(), -1)
+	l := openLog(t, ns.ClientURL(), testConfig())
+	ready(t, l)
+	ctx, g := t.Context(), l.Ledger()
+	if _, err := g.Save(ctx, "files", "f1", relay.Mark{}, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.js.DeleteKeyValue(ctx, watchBucket(testConfig().Stream)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := g.Load(ctx, "files"); !errors.As(err, new(*relay.NotStored)) {
+		t.Errorf("Load from what is gone = %v, want a NotStored", err)
+	}
+	if marks, err := g.Load(ctx, "files"); err != nil || len(marks) > 0 {
+		t.Errorf("Load anew = %v, %v", marks, err)
+	}
+}
+
 // A relay that may not make streams says what is missing, and does not watch.
 func TestLedgerIsNotMadeInCheckMode(t *testing.T) {
 	t.Parallel()
