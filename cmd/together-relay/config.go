@@ -34,6 +34,8 @@ type settings struct {
 	watch    watchSettings
 	sources  map[string]*sourceSettings // from the file
 	active   map[string][][]byte        // the secrets that the sources were opened with
+	teams    map[string]*teamSettings   // from the file
+	text     []byte                     // the file as it was read; nil if there is none
 
 	knobs  *knobs
 	origin map[string]string // by flag: where its value comes from
@@ -187,7 +189,10 @@ func (s *settings) load() error {
 			s.devDefault("public-url", "http://localhost:"+port)
 		}
 	}
-	return s.check()
+	if err := s.check(); err != nil {
+		return err
+	}
+	return s.checkTeams()
 }
 
 func (s *settings) devDefault(name, value string) {
@@ -208,7 +213,8 @@ func (s *settings) loadFile() error {
 	if err != nil {
 		return usagef("%w", err)
 	}
-	s.sources, s.watch.deprecations = f.sources, f.deprecations
+	s.text = append([]byte{}, text...) // of an empty file too
+	s.sources, s.watch.deprecations, s.teams = f.sources, f.deprecations, f.teams
 	for name, v := range f.values {
 		if s.origin[name] != "default" {
 			continue

@@ -23,6 +23,7 @@ type file struct {
 	sources map[string]*sourceSettings
 	// models that their maker has announced to withdraw
 	deprecations []together.Deprecation
+	teams        map[string]*teamSettings
 }
 
 type fileValue struct{ text, at string } // at is file:line
@@ -76,7 +77,7 @@ func parseFile(name string, text []byte, env func(string) (string, bool)) (*file
 		return nil, err
 	}
 	known := (&settings{}).declare().known
-	keys := []string{"sources", "deprecations"}
+	keys := []string{"sources", "deprecations", "teams"}
 	for flag := range known {
 		if flag != "config" {
 			keys = append(keys, yamlKey(flag))
@@ -88,6 +89,8 @@ func parseFile(name string, text []byte, env func(string) (string, bool)) (*file
 			return f.readSources(value)
 		case "deprecations":
 			return f.readDeprecations(value)
+		case "teams":
+			return f.readTeams(value)
 		}
 		if value.Kind != yaml.ScalarNode {
 			return f.errorf(value, "%s must be a single value", key)
@@ -122,7 +125,7 @@ func yamlKey(flag string) string { return strings.ReplaceAll(flag, "-", "_") }
 func (f *file) at(n *yaml.Node) string { return fmt.Sprintf("%s:%d", f.name, n.Line) }
 
 func (f *file) errorf(n *yaml.Node, format string, args ...any) error {
-	return fmt.Errorf("%s: %s", f.at(n), fmt.Sprintf(format, args...))
+	return fmt.Errorf("%s: %w", f.at(n), fmt.Errorf(format, args...))
 }
 
 // each calls read for the members of a mapping, all of which must be known and stand once.

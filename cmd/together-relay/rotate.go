@@ -12,9 +12,10 @@ import (
 	"together-relay/adapters/together"
 )
 
-// watchSecrets reads the secret files each second, and all of the configuration on SIGHUP,
-// and rotates what has changed. What cannot be read leaves the old secrets in force.
-func watchSecrets(ctx context.Context, hangup <-chan os.Signal, s *settings, sources map[string]*together.Source, log zerolog.Logger) error {
+// watchFiles reads the secret files each second, the teams when their file has changed, and all of
+// the configuration on SIGHUP, and rotates what has changed. What cannot be read leaves the
+// old secrets and teams in force.
+func watchFiles(ctx context.Context, hangup <-chan os.Signal, s *settings, sources map[string]*together.Source, teams *teamWatch, log zerolog.Logger) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	known := maps.Clone(s.active)
@@ -25,6 +26,7 @@ func watchSecrets(ctx context.Context, hangup <-chan os.Signal, s *settings, sou
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
+			teams.look(s)
 		case <-hangup:
 			asked = true
 			again, err := s.reload()
@@ -33,6 +35,7 @@ func watchSecrets(ctx context.Context, hangup <-chan os.Signal, s *settings, sou
 				continue
 			}
 			s = again
+			teams.set(s)
 		}
 		secrets, err := s.secretsOf()
 		switch {
@@ -54,7 +57,7 @@ func watchSecrets(ctx context.Context, hangup <-chan os.Signal, s *settings, sou
 			log.Info().Str("source", name).Int("active", len(secrets[name])).Msg("secrets changed")
 		}
 		if asked && err == nil {
-			log.Info().Msg("secrets read again; other settings wait for a restart")
+			log.Info().Msg("secrets and teams read again; other settings wait for a restart")
 		}
 	}
 }

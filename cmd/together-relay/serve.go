@@ -32,7 +32,7 @@ func newServe() *cobra.Command {
 		Use:   "serve",
 		Short: "Run the relay",
 		Long: `Runs the relay until SIGTERM. Every request in flight gets its answer then; a second signal
-ends it at once. SIGHUP reads the secrets again.
+ends it at once. SIGHUP reads the secrets and the teams again.
 
 Every setting is a flag, a variable of the environment or a line of relay.yaml; the first of
 them wins. Secrets are never flags.`,
@@ -143,6 +143,9 @@ func serve(ctx context.Context, s *settings, stdout, stderr io.Writer) (err erro
 		return err
 	}
 
+	teams := &teamWatch{keeper: events.Teams(log.With().Str("part", "teams").Logger()), log: log}
+	teams.set(s)
+
 	web := httpd.New(httpd.Config{
 		Sources:     s.httpSources(),
 		Receiver:    openIntake(sources, set, store),
@@ -175,7 +178,8 @@ func serve(ctx context.Context, s *settings, stdout, stderr io.Writer) (err erro
 	defer stopLoops()
 	group, failed := errgroup.WithContext(loops)
 	group.Go(func() error { return events.Run(failed) })
-	group.Go(func() error { return watchSecrets(failed, hangup, s, sources, log) })
+	group.Go(func() error { return watchFiles(failed, hangup, s, sources, teams, log) })
+	group.Go(func() error { return teams.keeper.Run(failed) })
 	if made != nil {
 		group.Go(func() error { return serveSim(failed, made, 0, simSpeed) })
 	}

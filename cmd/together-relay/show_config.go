@@ -38,6 +38,9 @@ It fails as serve would if a setting is wrong.`,
 		if err := show(cmd.OutOrStdout()); err != nil {
 			return err
 		}
+		for _, warning := range s.teamWarnings() {
+			fmt.Fprintf(cmd.ErrOrStderr(), "together-relay: warning: %s\n", warning)
+		}
 		if _, err := s.prefixes(); err != nil {
 			return err
 		}
@@ -98,7 +101,29 @@ func (s *settings) print(w io.Writer) error {
 		}
 		fmt.Fprintf(w, "  - %s\n", text)
 	}
+	if len(s.teams) > 0 {
+		fmt.Fprintln(w, "teams:")
+	}
+	for _, name := range sortedNames(s.teams) {
+		fmt.Fprintf(w, "  %s:\n", name)
+		for _, line := range s.teams[name].lines() {
+			text, err := line.yaml()
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(w, "    %s: %s\n", line.key, text)
+		}
+	}
 	return nil
+}
+
+// lines are a team's settings.
+func (team teamSettings) lines() []configLine {
+	waits := []string{} // none is not the default
+	for _, d := range team.BackOff {
+		waits = append(waits, d.String())
+	}
+	return []configLine{{"events", team.Events}, {"max_deliver", team.MaxDeliver}, {"backoff", waits}, {"max_ack_pending", team.MaxAckPending}}
 }
 
 // deprecationLine is an entry of deprecations under the names of the file.
@@ -162,6 +187,14 @@ func (s *settings) printJSON(w io.Writer) error {
 		deprecations[i] = deprecationLine(d)
 	}
 	out["deprecations"] = deprecations
+	teams := map[string]map[string]any{}
+	for name, team := range s.teams {
+		teams[name] = map[string]any{}
+		for _, line := range team.lines() {
+			teams[name][line.key] = line.value
+		}
+	}
+	out["teams"] = teams
 	return writeJSON(w, out)
 }
 
