@@ -249,7 +249,7 @@ func (t *Teams) change(ctx context.Context, want, have jetstream.ConsumerConfig,
 func (t *Teams) pauseOthers(ctx context.Context, want map[string]relay.Team, have map[string]*jetstream.ConsumerInfo) error {
 	for _, name := range slices.Sorted(maps.Keys(have)) {
 		info := have[name]
-		if _, ok := want[name]; ok || !isTeam(info.Config) || info.Paused {
+		if _, ok := want[name]; ok || !isTeam(info.Config) || isRemoved(info.Config) {
 			continue
 		}
 		if t.events.cfg.Provision == ProvisionCheck {

@@ -84,20 +84,26 @@ func localURL(address string) string {
 	return "http://" + net.JoinHostPort(host, port)
 }
 
+// natsURL is where NATS listens: what is configured, else what the running relay noted in its
+// data directory, else the default.
+func (s *settings) natsURL() (string, error) {
+	if s.nats.url != "" {
+		return s.nats.url, nil
+	}
+	if s.origin["nats-listen"] == "default" {
+		r, err := readRunning(s.embedded.Dir)
+		if err != nil || r.NATSURL != "" {
+			return r.NATSURL, err
+		}
+	}
+	return "nats://" + s.embedded.Listen, nil
+}
+
 // reader reads the streams of the running relay.
 func (s *settings) reader() (*jetstream.Reader, error) {
-	url := s.nats.url
-	if url == "" {
-		url = "nats://" + s.embedded.Listen
-		if s.origin["nats-listen"] == "default" {
-			r, err := readRunning(s.embedded.Dir)
-			if err != nil {
-				return nil, err
-			}
-			if r.NATSURL != "" {
-				url = r.NATSURL
-			}
-		}
+	url, err := s.natsURL()
+	if err != nil {
+		return nil, err
 	}
 	r, err := jetstream.OpenReader(url, s.nats.auth, s.stream.Stream)
 	if err != nil {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"net"
@@ -11,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
@@ -27,6 +30,7 @@ func TestScripts(t *testing.T) {
 			"exits":  exits,
 			"occupy": occupy,
 			"ready":  ready,
+			"made":   made,
 		},
 	})
 }
@@ -60,6 +64,27 @@ func occupy(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	ts.Defer(func() { closeQuietly(l) })
 	ts.Setenv(args[0], l.Addr().String())
+}
+
+// made TEAM waits until the relay that is ready has made the team's consumer.
+func made(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: made TEAM")
+	}
+	nc, err := nats.Connect(ts.Getenv("RELAY_NATS"))
+	ts.Check(err)
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	ts.Check(err)
+	for end := time.Now().Add(patience); ; <-time.After(5 * time.Millisecond) {
+		_, err := js.Consumer(context.Background(), "TOGETHER", args[0])
+		if err == nil {
+			return
+		}
+		if time.Now().After(end) {
+			ts.Fatalf("team %s: %v", args[0], err)
+		}
+	}
 }
 
 // ready DIR waits until the relay with that data directory could store an event. It puts

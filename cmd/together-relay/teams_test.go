@@ -82,7 +82,7 @@ func (p *process) teamLines(t *testing.T, args ...string) map[string]teamLine {
 
 func TestTeamsGetTheirEvents(t *testing.T) {
 	t.Parallel()
-	file := writeFile(t, filepath.Join(t.TempDir(), "relay.yaml"), "teams: {ml: {events: ['fine_tune.*', model.deprecated]}, billing: {events: [batch.done, 'batch.*', bach.done]}}")
+	file := writeFile(t, filepath.Join(t.TempDir(), "relay.yaml"), "teams: {ml: {backoff: [30s], events: ['fine_tune.*', model.deprecated]}, billing: {backoff: [30s], events: [batch.done, 'batch.*', bach.done]}}")
 	p := launch{env: withSecret, args: []string{"--config=" + file}}.start(t).waitReady(t)
 	p.waitLine(t, "a warning of the unknown type", func(line map[string]any) bool {
 		text, _ := line["message"].(string)
@@ -133,7 +133,7 @@ func TestTeamsFileChangesUnderLoad(t *testing.T) {
 			t.Parallel()
 			file := filepath.Join(t.TempDir(), "relay.yaml")
 			write := func(text string) { writeFile(t, file, text) }
-			write("teams: {billing: {events: [batch.done]}}")
+			write("teams: {billing: {backoff: [30s], events: [batch.done]}}")
 			p := launch{env: withSecret, args: []string{"--config=" + file}}.start(t).waitReady(t)
 			js := connect(t, p.nats)
 			billing := p.teamConsumer(t, js, "billing", "is there", there)
@@ -141,7 +141,7 @@ func TestTeamsFileChangesUnderLoad(t *testing.T) {
 			load.waitFor(t, 20)
 			first := drainSome(t, billing, 10)
 
-			write("teams: {billing: {events: ['batch.>'], max_deliver: 7, backoff: [20s], max_ack_pending: 50}, late: {events: [batch.done]}}")
+			write("teams: {billing: {events: ['batch.>'], max_deliver: 7, backoff: [20s], max_ack_pending: 50}, late: {backoff: [30s], events: [batch.done]}}")
 			if hangup {
 				p.signal(t, syscall.SIGHUP)
 			}
@@ -201,7 +201,7 @@ func drainSome(t *testing.T, c jetstream.Consumer, n int) map[string]int {
 func TestTeamTakenOutIsPaused(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "relay.yaml")
-	both, one := "teams: {ml: {events: [batch.done]}, billing: {events: [batch.done]}}", "teams: {billing: {events: [batch.done]}}"
+	both, one := "teams: {ml: {backoff: [30s], events: [batch.done]}, billing: {events: [batch.done]}}", "teams: {billing: {events: [batch.done]}}"
 	writeFile(t, file, both)
 	p := launch{env: withSecret, args: []string{"--config=" + file}}.start(t).waitReady(t)
 	js := connect(t, p.nats)
