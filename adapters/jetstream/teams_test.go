@@ -87,7 +87,7 @@ func (t *Teams) set(tb testing.TB, teams ...relay.Team) {
 	tb.Helper()
 	t.Set(teams)
 	if err := t.look(context.Background()); err != nil {
-		tb.Fatal(err)
+		tb.Error(err)
 	}
 }
 
@@ -345,10 +345,37 @@ func TestTeamsTakenOutOfTheFile(t *testing.T) {
 		t.Error("a pause of another hand was ended")
 	}
 
-	// The last one too.
+	// The last one too; and whom somebody else had paused for a while.
 	keeper.set(t)
-	if !h.info(t, "billing").Paused {
-		t.Error("the last team is not paused")
+	for _, name := range []string{"ml", "billing"} {
+		if !isRemoved(h.info(t, name).Config) {
+			t.Errorf("%s is not paused", name)
+		}
+	}
+}
+
+// Several relays may begin at the same moment.
+func TestTeamsOfManyRelays(t *testing.T) {
+	t.Parallel()
+	h := newTeamHouse(t)
+	teams := []relay.Team{newTeam("a", "batch.done"), newTeam("b", "fine_tune.*"), newTeam("c", ">")}
+	var keepers []*Teams
+	for range 3 {
+		keepers = append(keepers, h.relay(t, ProvisionCreate))
+	}
+	var relays sync.WaitGroup
+	for _, keeper := range keepers {
+		relays.Go(func() { keeper.set(t, teams...) })
+	}
+	relays.Wait()
+	seen, err := openReader(t, h.url).Teams(t.Context(), teams)
+	if err != nil || len(seen) != 3 {
+		t.Fatalf("seen %+v, %v", seen, err)
+	}
+	for _, team := range seen {
+		if team.Paused || len(team.Drifts) > 0 {
+			t.Errorf("seen %+v", team)
+		}
 	}
 }
 
