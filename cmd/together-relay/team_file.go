@@ -31,7 +31,7 @@ const (
 )
 
 func defaultBackOff() []time.Duration {
-	return []time.Duration{time.Second, 10 * time.Second, time.Minute, 10 * time.Minute, time.Hour}
+	return []time.Duration{30 * time.Second, time.Minute, 5 * time.Minute, 30 * time.Minute, time.Hour}
 }
 
 func (f *file) readTeams(n *yaml.Node) error {
