@@ -28,7 +28,7 @@ func TestTeamsOfTheFile(t *testing.T) {
 				{Name: "b_1", Events: []string{"fine_tune.>", "*.done", ">"}, MaxDeliver: 2, BackOff: []time.Duration{30 * time.Second, day}, MaxAckPending: 1},
 			}},
 		{name: "few deliveries need few waits", text: "teams: {ml: {events: [x], max_deliver: 2}}",
-			want: []relay.Team{{Name: "ml", Events: []string{"x"}, MaxDeliver: 2, BackOff: []time.Duration{time.Second, 10 * time.Second}, MaxAckPending: 1000}}},
+			want: []relay.Team{{Name: "ml", Events: []string{"x"}, MaxDeliver: 2, BackOff: []time.Duration{30 * time.Second, time.Minute}, MaxAckPending: 1000}}},
 		{name: "no waits", text: "teams: {ml: {events: [x], backoff: []}}",
 			want: []relay.Team{{Name: "ml", Events: []string{"x"}, MaxDeliver: 10, MaxAckPending: 1000}}},
 
