@@ -18,10 +18,7 @@ type rounds struct {
 	// How often in a row the details of a job could not be had, and the round before which
 	// they are not asked for again.
 	failed, resting map[string]int
-	// Until the baseline is set: the jobs that were there at the first look, and how many
-	// looks have failed to learn about one.
-	old   map[string]bool
-	tries map[string]int
+	old             map[string]bool // until the baseline is set: the jobs that were there at the first look
 }
 
 // baseline is the id under which it is marked that a resource's baseline is set.
@@ -63,7 +60,7 @@ func (r *rounds) look(ctx context.Context) (look Look, halted bool) {
 		look.Jobs, set = known, true
 	}
 	if !set && r.old == nil {
-		r.old, r.tries = map[string]bool{}, map[string]int{}
+		r.old = map[string]bool{}
 		for _, job := range jobs {
 			r.old[job.ID] = true
 		}
@@ -114,7 +111,7 @@ func (r *rounds) look(ctx context.Context) (look Look, halted bool) {
 		}
 	}
 	if !set && look.Err == nil {
-		r.old, r.tries = nil, nil
+		r.old = nil
 		if bad(baseline, false, r.save(ctx, baseline, Mark{Over: true, First: began})) {
 			return look, true
 		}
@@ -168,10 +165,8 @@ func (r *rounds) follow(ctx context.Context, job Job, mark Mark, look *Look) err
 	if err != nil {
 		err = fmt.Errorf("%s: %w", job.ID, err)
 	}
-	blind, ends := mark.Blind, len(facts)-1
-	mark.Blind = blind && err != nil
 	return r.tell(ctx, job, mark, facts, err, look, func(f Fact) bool {
-		return !blind || job.Over && f.Key == facts[ends].Key || !f.Event.CloudEvent.Time().Before(mark.First)
+		return !mark.Blind || job.Over && f.Key == facts[len(facts)-1].Key || !f.Event.CloudEvent.Time().Before(mark.First)
 	})
 }
 
@@ -187,10 +182,9 @@ func (r *rounds) settle(ctx context.Context, job Job, look *Look) error {
 		}
 		job.Brief = true
 	}
-	mark.Waits = r.tries[job.ID]
+	mark.Waits = r.failed[job.ID]
 	facts, err := r.Resource.Tell(ctx, job, mark)
-	if err != nil && r.tries[job.ID] < MaxWaits { // facts that are not seen now would look new the next time
-		r.tries[job.ID]++
+	if err != nil && mark.Waits < MaxWaits { // facts that are not seen now would look new the next time
 		return fmt.Errorf("%s: %w", job.ID, err)
 	}
 	if err != nil { // what can be seen of its past later is told apart by its time
@@ -254,7 +248,7 @@ func (r *rounds) tell(ctx context.Context, job Job, mark Mark, facts []Fact, par
 	case partial != nil:
 		mark.Waits, mark.Change = min(mark.Waits+1, GiveUp), ""
 	default:
-		mark.Waits, mark.Change, mark.Over = 0, job.Change, job.Over
+		mark.Waits, mark.Change, mark.Over, mark.Blind = 0, job.Change, job.Over, false
 	}
 	return errors.Join(trouble, r.save(ctx, job.ID, mark))
 }

@@ -187,6 +187,25 @@ func TestWatcherBaselineWithBadJob(t *testing.T) {
 	})
 }
 
+// An outage of the log while a job is told does not make news of what was not told by then.
+func TestWatcherBlindJobAndOutage(t *testing.T) {
+	t.Parallel()
+	w := newWorld()
+	w.provider.Past("old")
+	w.provider.Happen("bad", "created")
+	w.provider.Stick("bad", errors.New("500"))
+	w.watch(t, func() {
+		w.next(relay.MaxWaits + 1) // by now the past of the job is not known
+		w.provider.Happen("bad", "old")
+		w.provider.Stick("bad", nil)
+		w.log.Fail(relaytest.ErrAway)
+		w.next(3)
+		w.log.Fail(nil)
+		w.next(3)
+		w.want(t, "bad created")
+	})
+}
+
 func TestWatcherLeavesTheProviderAlone(t *testing.T) {
 	t.Parallel()
 	w := newWorld()
