@@ -2,6 +2,7 @@ package main
 
 import (
 	"net/http"
+	"net/http/httptest"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -62,8 +63,13 @@ func TestSecretsAreNeverLogged(t *testing.T) {
 	ns := runNATS(t, server.Options{Username: "relay", Password: hidden})
 	url := strings.Replace(ns.ClientURL(), "nats://", "nats://relay:"+hidden+"@", 1)
 	file := writeFile(t, filepath.Join(t.TempDir(), "relay.yaml"), "sources: {other: {secrets: [hunter2]}}")
+	// It refuses the key, and says which it was.
+	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.Error(w, r.Header.Get("Authorization"), http.StatusUnauthorized)
+	}))
+	t.Cleanup(api.Close)
 	p := launch{env: []string{
-		"NATS_URL=" + url, "TOGETHER_WEBHOOK_SECRET=" + hidden, "TOGETHER_API_KEY=" + hidden, "RELAY_CONFIG=" + file,
+		"NATS_URL=" + url, "TOGETHER_WEBHOOK_SECRET=" + hidden, "TOGETHER_API_KEY=" + hidden, "TOGETHER_BASE_URL=" + api.URL, "RELAY_CONFIG=" + file,
 	}, args: []string{"--log-level=trace"}}.start(t).waitReady(t)
 
 	writeFile(t, file, "sources: {other: {secrets: hunter2}}")
@@ -81,6 +87,20 @@ func TestSecretsAreNeverLogged(t *testing.T) {
 	for _, verb := range []string{"events", "config", "health"} {
 		if r := p.verb(t, verb); strings.Contains(r.stdout+r.stderr, hidden) {
 			t.Errorf("%s says a secret: %+v", verb, r)
+		}
+	}
+}
+
+// A password in the address of the API is refused, and not said.
+func TestPasswordInTheAddressOfTheAPI(t *testing.T) {
+	t.Parallel()
+	p := launch{env: withSecret}.start(t).waitReady(t)
+	for verb, code := range map[string]int{"config": exitDone, "reconcile": exitUsage, "webhooks ls": exitUsage} {
+		cmd, stdout, stderr := p.newVerb(t, strings.Fields(verb)...)
+		cmd.Env = append(cmd.Env, "TOGETHER_API_KEY=key", "TOGETHER_BASE_URL=https://user:"+hidden+"@127.0.0.1:1/")
+		_ = cmd.Run()
+		if said := stdout.String() + stderr.String(); strings.Contains(said, hidden) || cmd.ProcessState.ExitCode() != code {
+			t.Errorf("%s: exit code %d, %s", verb, cmd.ProcessState.ExitCode(), said)
 		}
 	}
 }

@@ -56,7 +56,7 @@ const mask = "********"
 func (s *settings) masked(f *pflag.Flag) string {
 	value := f.Value.String()
 	switch {
-	case f.Name == "nats-url" || f.Name == "monitor":
+	case f.Name == "nats-url" || f.Name == "monitor" || f.Name == "api-url":
 		return jetstream.Redact(value)
 	case s.knobs.known[f.Name].secret && value != "":
 		return mask

@@ -52,7 +52,7 @@ func (s *settings) openAPI(odd func(string)) (*together.API, error) {
 		Origin: together.Origin{Name: defaultSource, URI: s.allSources()[defaultSource].URI, Schemas: s.schemaURLs(schemas.Types())},
 	})
 	if err != nil {
-		return nil, usagef("TOGETHER_API_KEY and TOGETHER_BASE_URL (%s): %w", s.watch.base, err)
+		return nil, usagef("TOGETHER_API_KEY and TOGETHER_BASE_URL (%s): %w", jetstream.Redact(s.watch.base), err)
 	}
 	return api, nil
 }
