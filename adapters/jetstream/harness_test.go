@@ -68,10 +68,10 @@ func openLog(t testing.TB, url string, cfg Config) *Log {
 	return l
 }
 
-// ready waits until the log can store.
+// ready waits until the log can store, and has looked at the streams beside.
 func ready(t testing.TB, l *Log) {
 	t.Helper()
-	eventually(t, "the log is ready", func() bool { return l.Ready(context.Background()) == nil })
+	eventually(t, "the log is ready", func() bool { return l.Ready(context.Background()) == nil && l.besides.Load() })
 }
 
 // eventually waits for the condition, which something else brings about.

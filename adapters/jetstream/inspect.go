@@ -22,8 +22,9 @@ type Inspection struct {
 	Disabled string // why JetStream cannot be used; empty if it can
 
 	Events, Dead StreamSeen
-	Drifts       []Drift    // of the streams that are there
-	Marks        StreamSeen // of the watcher; known from an Inspect of a [Reader]
+	Beside       []StreamSeen // what the teams need beside those
+	Drifts       []Drift      // of the streams that are there
+	Marks        StreamSeen   // of the watcher; known from an Inspect of a [Reader]
 
 	// The server's clock less ours, and how far off that may be, if a clock was read.
 	Skew, SkewError time.Duration
@@ -59,7 +60,7 @@ func (l *Log) inspect(ctx context.Context) (Inspection, error) {
 	seen := Inspection{
 		Version: l.nc.ConnectedServerVersion(), Cluster: l.nc.ConnectedClusterName(), Auth: l.nc.AuthRequired(), Room: l.Room(),
 	}
-	for i, want := range l.wanted() {
+	for i, want := range append(l.wanted(), l.beside()...) {
 		s := StreamSeen{Name: want.Name}
 		asking, cancel := context.WithTimeout(ctx, lookTimeout)
 		asked := time.Now()
@@ -69,7 +70,7 @@ func (l *Log) inspect(ctx context.Context) (Inspection, error) {
 		case err == nil:
 			info := stream.CachedInfo()
 			s.note(info)
-			seen.Drifts = append(seen.Drifts, compare(want, info.Config)...)
+			seen.Drifts = append(seen.Drifts, l.compare(want, info.Config)...)
 			seen.skew(info.TimeStamp, asked, time.Now())
 		case ctx.Err() != nil:
 			return seen, ctx.Err()
@@ -78,10 +79,13 @@ func (l *Log) inspect(ctx context.Context) (Inspection, error) {
 		case !errors.Is(err, jetstream.ErrStreamNotFound):
 			s.Trouble = err.Error()
 		}
-		if i == 0 {
+		switch i {
+		case 0:
 			seen.Events = s
-		} else {
+		case 1:
 			seen.Dead = s
+		default:
+			seen.Beside = append(seen.Beside, s)
 		}
 	}
 	return seen, nil

@@ -31,8 +31,11 @@ func TestInspect(t *testing.T) {
 	if !seen.Events.Exists || !seen.Dead.Exists || seen.Events.Window != time.Minute || seen.Events.Replicas != 1 || seen.Events.Memory || seen.Marks.Exists {
 		t.Errorf("the streams are seen as %+v", seen)
 	}
-	if len(seen.Drifts) != 2 || seen.Drifts[0].Setting != "max_age" {
-		t.Errorf("drifts %v, want max_age of both", seen.Drifts)
+	if len(seen.Beside) == 0 || !seen.Beside[0].Exists || seen.Beside[0].Name != "TOGETHER_REPLAY" {
+		t.Errorf("the streams beside are seen as %+v", seen.Beside)
+	}
+	if len(seen.Drifts) != 2+len(seen.Beside) || seen.Drifts[0].Setting != "max_age" {
+		t.Errorf("drifts %v, want max_age of each", seen.Drifts)
 	}
 	if !seen.Hears || !seen.Speaks || seen.Auth || seen.Disabled != "" || seen.Version != server.VERSION {
 		t.Errorf("an open server is seen as %+v", seen)

@@ -21,7 +21,7 @@ import (
 
 // Config says which streams the log keeps and what they must be like.
 type Config struct {
-	Stream    string            // its dead letters go to <Stream>_DLQ
+	Stream    string            // its dead letters go to <Stream>_DLQ, copies for single teams to <Stream>_REPLAY
 	Prefixes  map[string]string // subject prefix of each source, by the source's name
 	Replicas  int
 	MaxAge    time.Duration // how long events and dead letters are kept
@@ -62,6 +62,8 @@ type Log struct {
 	cfg     Config
 	log     zerolog.Logger
 	kick    chan struct{}
+	// besides says that the streams beside the events were looked at.
+	besides atomic.Bool
 	// watched says that somebody watches the API, here or in another relay.
 	watched atomic.Bool
 	stream  atomic.Pointer[jetstream.Stream] // the event stream, once it was looked at
@@ -70,8 +72,9 @@ type Log struct {
 	maxPayload atomic.Int64
 	// trouble is why nothing can be stored now; it points at nil when all is well.
 	trouble atomic.Pointer[error]
-	warned  map[Drift]bool  // belongs to Run
-	seen    map[string]bool // streams that were there; belongs to Run
+	warned  map[Drift]bool    // belongs to Run
+	seen    map[string]bool   // streams that were there; belongs to Run
+	missed  map[string]string // what is wrong with streams beside the events; belongs to Run
 	// accepted says that Config.Accept was asked; belongs to Run.
 	accepted bool
 	// refused is the last publish that failed, if none has succeeded since.
@@ -109,7 +112,7 @@ func (l *Log) disconnected(nc *nats.Conn, err error) {
 }
 
 func newLog(cfg Config, log zerolog.Logger) *Log {
-	l := &Log{cfg: cfg, log: log, kick: make(chan struct{}, 1), warned: map[Drift]bool{}, seen: map[string]bool{}}
+	l := &Log{cfg: cfg, log: log, kick: make(chan struct{}, 1), warned: map[Drift]bool{}, seen: map[string]bool{}, missed: map[string]string{}}
 	l.trouble.Store(&errNotChecked)
 	return l
 }
@@ -179,6 +182,9 @@ func (l *Log) Look(ctx context.Context) error {
 		return err
 	}
 	l.trouble.Store(&err)
+	if err == nil {
+		l.provisionBeside(ctx)
+	}
 	return err
 }
 
@@ -254,6 +260,19 @@ const maxHeader = 64<<10 - 1
 // has no leader for the stream just now, or is storing the same id at this moment, is
 // asked again; any other refusal ends it at once.
 func (l *Log) publish(stream string, msg *nats.Msg, grouped bool) (ack, error) {
+	send := l.acks.publish
+	if grouped {
+		send = l.group.publish
+	}
+	got, err := l.store(stream, msg, send)
+	if err != nil {
+		return ack{}, err
+	}
+	return got, l.flush()
+}
+
+// store is publish whose message need not be on disk yet.
+func (l *Log) store(stream string, msg *nats.Msg, send func(*nats.Msg, time.Time) (ack, error)) (ack, error) {
 	if trouble := *l.trouble.Load(); trouble != nil {
 		return ack{}, notStored(trouble, longWait)
 	}
@@ -268,10 +287,6 @@ func (l *Log) publish(stream string, msg *nats.Msg, grouped bool) (ack, error) {
 	if err != nil {
 		return ack{}, err
 	}
-	send := l.acks.publish
-	if grouped {
-		send = l.group.publish
-	}
 	deadline := time.Now().Add(l.cfg.Timeout)
 	for {
 		got, err := send(msg, deadline)
@@ -279,7 +294,7 @@ func (l *Log) publish(stream string, msg *nats.Msg, grouped bool) (ack, error) {
 			if l.refused.Load() != nil {
 				l.refused.Store(nil)
 			}
-			return got, l.flush()
+			return got, nil
 		}
 		failure := classify(err)
 		if failure.again && time.Until(deadline) > failure.pause {

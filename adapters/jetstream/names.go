@@ -78,7 +78,7 @@ func escapeValue(s string) string {
 }
 
 // CheckPrefix says whether events may be stored below the prefix: legal tokens, none
-// that NATS or the dead letters use.
+// that NATS or the relay itself use.
 func CheckPrefix(prefix string) error {
 	for token := range strings.SplitSeq(prefix, ".") {
 		if token == "" {
@@ -158,7 +158,8 @@ func typeFilters(subjects []string, pattern, resource string) []string {
 	return filters
 }
 
-// deadRoot is the first token of every dead letter's subject.
+// deadRoot is the first token of every subject that is the relay's own: of dead letters, and of
+// copies for single teams.
 const deadRoot = "relay"
 
 // deadStream names the stream of the dead letters beside an event stream.
@@ -167,3 +168,15 @@ func deadStream(stream string) string { return stream + "_DLQ" }
 func deadSubject(source, reason string) string {
 	return deadRoot + ".dlq.ingest." + ResourceToken(source) + "." + ResourceToken(reason)
 }
+
+// replayStream names the stream of the copies for single teams beside an event stream.
+func replayStream(stream string) string { return stream + "_REPLAY" }
+
+// replaySubject is where the copy of an event on a subject lies that is for the team alone.
+func replaySubject(team, subject string) string {
+	return deadRoot + ".replay." + ResourceToken(team) + "." + subject
+}
+
+// TeamStreams names the streams on which each team has a consumer, beside an event stream: that
+// stream, and the one of the copies that are for single teams.
+func TeamStreams(stream string) []string { return []string{stream, replayStream(stream)} }

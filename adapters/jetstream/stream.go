@@ -23,7 +23,8 @@ func (d Drift) String() string {
 	return fmt.Sprintf("stream %s: %s is %s, configured is %s", d.Stream, d.Setting, d.Have, d.Want)
 }
 
-// wanted lists the two streams as they are configured.
+// wanted lists the streams as they are configured that the promise rests on: that of the events
+// and that of the dead letters.
 func (l *Log) wanted() []jetstream.StreamConfig {
 	events := jetstream.StreamConfig{
 		Name:        l.cfg.Stream,
@@ -49,6 +50,15 @@ func (l *Log) wanted() []jetstream.StreamConfig {
 	dead.AllowAtomicPublish = false
 	dead.Description = "deliveries and events that nobody could use, kept by together-relay"
 	return []jetstream.StreamConfig{events, dead}
+}
+
+// beside lists the other streams as they are configured. Whatever is wrong with them, deliveries
+// are stored.
+func (l *Log) beside() []jetstream.StreamConfig {
+	copies := l.wanted()[1]
+	copies.Name, copies.Subjects = replayStream(l.cfg.Stream), []string{deadRoot + ".replay.>"}
+	copies.Description = "copies of events for single teams, kept by together-relay"
+	return []jetstream.StreamConfig{copies}
 }
 
 // provision makes the streams that are missing and compares those that are there. Its
@@ -78,6 +88,22 @@ func (l *Log) provision(ctx context.Context) error {
 	return nil
 }
 
+// provisionBeside does for the streams beside the events what provision does for those. What it
+// cannot do it says once, and it is tried again.
+func (l *Log) provisionBeside(ctx context.Context) {
+	for _, want := range l.beside() {
+		err := l.provisionOne(ctx, want)
+		switch {
+		case err == nil:
+			delete(l.missed, want.Name)
+		case ctx.Err() == nil && l.missed[want.Name] != err.Error():
+			l.missed[want.Name] = err.Error()
+			l.log.Error().Err(err).Str("stream", want.Name).Msg("deliveries are stored, but a stream for the teams is not as it should be; trying again")
+		}
+	}
+	l.besides.Store(true)
+}
+
 // lookTimeout is the wait for an answer about a stream. Without a leader there is none.
 const lookTimeout = 2 * time.Second
 
@@ -100,7 +126,7 @@ func (l *Log) provisionOne(ctx context.Context, want jetstream.StreamConfig) err
 		l.grouped.Store(want.AllowAtomicPublish && have.AllowAtomicPublish && have.Replicas == 1)
 		l.stream.Store(&stream)
 	}
-	drifts := compare(want, stream.CachedInfo().Config)
+	drifts := l.compare(want, stream.CachedInfo().Config)
 	if len(drifts) > 0 && l.cfg.Provision == ProvisionApply {
 		return l.apply(ctx, want, stream.CachedInfo().Config, drifts)
 	}
@@ -175,6 +201,17 @@ func list(drifts []Drift) string {
 		lines[i] = d.String()
 	}
 	return strings.Join(lines, "; ")
+}
+
+// compare is compare of what the promise rests on; of the streams beside, nothing breaks it.
+func (l *Log) compare(want, have jetstream.StreamConfig) []Drift {
+	drifts := compare(want, have)
+	if want.Name != l.cfg.Stream && want.Name != deadStream(l.cfg.Stream) {
+		for i := range drifts {
+			drifts[i].Breaks = false
+		}
+	}
+	return drifts
 }
 
 // compare lists how a stream differs from what is wanted. A difference breaks a promise

@@ -19,8 +19,9 @@ import (
 	"together-relay/relay"
 )
 
-// Teams keeps a durable pull consumer for each team. What is to be known of a consumer stands
-// in its metadata; no consumer without that is ever touched.
+// Teams keeps durable pull consumers for each team, of its name: one for the events, one for the
+// copies of events that are for this team alone. What is to be known of a consumer stands in its
+// metadata; no consumer without that is ever touched.
 type Teams struct {
 	events *Log
 	log    zerolog.Logger
@@ -31,8 +32,31 @@ type Teams struct {
 	version int // of want
 
 	// These belong to Run.
-	done int // the version that the consumers were changed to
+	done map[string]int // the version that the consumers on a stream were changed to
 	said map[string]bool
+}
+
+// A side is a stream on which each team has a consumer.
+type side struct {
+	stream string
+	config func(relay.Team) (jetstream.ConsumerConfig, error)
+	copies bool // not the events themselves
+}
+
+func (t *Teams) sides() []side {
+	cfg := t.events.cfg
+	return []side{
+		{stream: cfg.Stream, config: func(team relay.Team) (jetstream.ConsumerConfig, error) { return teamConsumer(team, cfg.Prefixes) }},
+		{stream: replayStream(cfg.Stream), config: replayConsumer, copies: true},
+	}
+}
+
+// level is how loud a thing is told that happens to both consumers of a team: once is enough.
+func (s side) level(loud zerolog.Level) zerolog.Level {
+	if s.copies {
+		return zerolog.DebugLevel
+	}
+	return loud
 }
 
 // What marks a consumer as a team's, and what it was made or last changed to by a relay.
@@ -56,7 +80,7 @@ func removed() time.Time { return time.Date(2200, time.January, 1, 0, 0, 0, 0, t
 
 // Teams returns the keeper of the consumers on the event stream. It does nothing until Set.
 func (l *Log) Teams(log zerolog.Logger) *Teams {
-	return &Teams{events: l, log: log, kick: make(chan struct{}, 1), said: map[string]bool{}}
+	return &Teams{events: l, log: log, kick: make(chan struct{}, 1), done: map[string]int{}, said: map[string]bool{}}
 }
 
 // Set says who the teams are from now on. It does not block: Run makes the consumers that are
@@ -83,7 +107,7 @@ func (t *Teams) Run(ctx context.Context) error {
 	said := ""
 	for {
 		wait := 10 * time.Second
-		if *t.events.trouble.Load() != nil {
+		if *t.events.trouble.Load() != nil || !t.events.besides.Load() {
 			wait = 100 * time.Millisecond // the log says why
 		} else if err := t.look(ctx); err == nil {
 			said = ""
@@ -115,18 +139,31 @@ func (t *Teams) look(ctx context.Context) error {
 	t.mu.Lock()
 	want, version := t.want, t.version
 	t.mu.Unlock()
-	changed := version != t.done
+	var failures []error
+	for _, at := range t.sides() {
+		err := t.lookAt(ctx, at, want, version)
+		failures = append(failures, err)
+		if errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
+			break // the next one would wait as long
+		}
+	}
+	return errors.Join(failures...)
+}
+
+// lookAt is look on one stream.
+func (t *Teams) lookAt(ctx context.Context, at side, want map[string]relay.Team, version int) error {
+	changed := version != t.done[at.stream]
 	if len(want) == 0 && !changed {
 		return nil
 	}
-	have, err := consumers(ctx, t.events.js, t.events.cfg.Stream)
+	have, err := consumers(ctx, t.events.js, at.stream)
 	if err != nil {
 		return err
 	}
 	var failures []error
 	made := 0
 	for _, name := range slices.Sorted(maps.Keys(want)) {
-		did, err := t.keep(ctx, want[name], have[name], changed)
+		did, err := t.keep(ctx, at, want[name], have[name], changed)
 		if err != nil {
 			failures = append(failures, fmt.Errorf("team %s: %w", name, err))
 		}
@@ -136,16 +173,16 @@ func (t *Teams) look(ctx context.Context) error {
 		made += did
 	}
 	if made > 0 {
-		t.log.Info().Int("consumers", made).Int("teams", len(want)).Msg("consumers of teams made")
+		t.log.Info().Str("stream", at.stream).Int("consumers", made).Int("teams", len(want)).Msg("consumers of teams made")
 		failures = append(failures, t.events.flush())
 	}
 	if changed {
-		failures = append(failures, t.pauseOthers(ctx, want, have))
+		failures = append(failures, t.pauseOthers(ctx, at, want, have))
 	}
 	if err := errors.Join(failures...); err != nil {
 		return err
 	}
-	t.done = version
+	t.done[at.stream] = version
 	return nil
 }
 
@@ -169,20 +206,20 @@ func consumers(ctx context.Context, js jetstream.JetStream, name string) (map[st
 }
 
 // keep makes the team's consumer, or compares it and does what is to be done about it.
-func (t *Teams) keep(ctx context.Context, team relay.Team, info *jetstream.ConsumerInfo, changed bool) (made int, err error) {
-	want, err := teamConsumer(team, t.events.cfg.Prefixes)
+func (t *Teams) keep(ctx context.Context, at side, team relay.Team, info *jetstream.ConsumerInfo, changed bool) (made int, err error) {
+	want, err := at.config(team)
 	if err != nil {
 		return 0, err
 	}
 	check := t.events.cfg.Provision == ProvisionCheck
 	switch {
 	case info == nil && check:
-		t.once(team.Name, t.log.Warn().Str("team", team.Name), "the team has no consumer; provision=check makes none")
+		t.once(at.stream+" "+team.Name, t.log.Warn().Str("team", team.Name).Str("stream", at.stream), "the team has no consumer; provision=check makes none")
 		return 0, nil
 	case info == nil:
-		return 1, t.make(ctx, want)
+		return 1, t.make(ctx, at, want)
 	case !isTeam(info.Config):
-		t.once(team.Name, t.log.Error().Str("team", team.Name),
+		t.once(at.stream+" "+team.Name, t.log.Error().Str("team", team.Name).Str("stream", at.stream),
 			"a consumer of the team's name is there and not the relay's; it is left as it is, and the team has none. Rename the team, or remove that consumer")
 		return 0, nil
 	}
@@ -190,12 +227,12 @@ func (t *Teams) keep(ctx context.Context, team relay.Team, info *jetstream.Consu
 	older := info.Config.Metadata[settingsKey] != want.Metadata[settingsKey] // the file is not what it was made of
 	switch {
 	case older && changed && !check, !older && len(drifts) > 0 && t.events.cfg.Provision == ProvisionApply:
-		if err := t.change(ctx, want, info.Config, drifts); err != nil {
+		if err := t.change(ctx, at, want, info.Config, drifts); err != nil {
 			return 0, err
 		}
 	default:
 		for _, d := range drifts {
-			t.once(fmt.Sprint(team.Name, d), t.log.Warn().Str("team", team.Name).Str("setting", d.Setting).Str("want", d.Want).Str("have", d.Have),
+			t.once(fmt.Sprint(at.stream, team.Name, d), t.log.Warn().Str("team", team.Name).Str("stream", at.stream).Str("setting", d.Setting).Str("want", d.Want).Str("have", d.Have),
 				"the team's consumer differs from the configuration; serve --provision=apply changes it")
 		}
 	}
@@ -203,30 +240,30 @@ func (t *Teams) keep(ctx context.Context, team relay.Team, info *jetstream.Consu
 		return 0, nil
 	}
 	if check {
-		t.once("paused "+team.Name, t.log.Warn().Str("team", team.Name), "the team is paused since it was out of the file; provision=check does not resume it")
+		t.once("paused "+team.Name, t.log.WithLevel(at.level(zerolog.WarnLevel)).Str("team", team.Name), "the team is paused since it was out of the file; provision=check does not resume it")
 		return 0, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, makeTimeout)
 	defer cancel()
-	if _, err := t.events.js.ResumeConsumer(ctx, t.events.cfg.Stream, team.Name); err != nil {
+	if _, err := t.events.js.ResumeConsumer(ctx, at.stream, team.Name); err != nil {
 		return 0, fmt.Errorf("resume consumer: %w", err)
 	}
-	t.log.Info().Str("team", team.Name).Msg("the team is back in the file; resumed")
+	t.log.WithLevel(at.level(zerolog.InfoLevel)).Str("team", team.Name).Msg("the team is back in the file; resumed")
 	return 0, nil
 }
 
-func (t *Teams) make(ctx context.Context, want jetstream.ConsumerConfig) error {
+func (t *Teams) make(ctx context.Context, at side, want jetstream.ConsumerConfig) error {
 	ctx, cancel := context.WithTimeout(ctx, makeTimeout)
 	defer cancel()
-	if _, err := t.events.js.CreateConsumer(ctx, t.events.cfg.Stream, want); err != nil {
+	if _, err := t.events.js.CreateConsumer(ctx, at.stream, want); err != nil {
 		return fmt.Errorf("make consumer: %w", err)
 	}
-	t.log.Debug().Str("team", want.Durable).Strs("filters", want.FilterSubjects).Msg("consumer made")
+	t.log.Debug().Str("team", want.Durable).Str("stream", at.stream).Strs("filters", want.FilterSubjects).Msg("consumer made")
 	return nil
 }
 
 // change brings the consumer to what is wanted, and leaves alone what no drift is about.
-func (t *Teams) change(ctx context.Context, want, have jetstream.ConsumerConfig, drifts []TeamDrift) error {
+func (t *Teams) change(ctx context.Context, at side, want, have jetstream.ConsumerConfig, drifts []TeamDrift) error {
 	next := have
 	next.FilterSubject, next.FilterSubjects = "", want.FilterSubjects
 	next.MaxDeliver, next.BackOff, next.MaxAckPending = want.MaxDeliver, want.BackOff, want.MaxAckPending
@@ -236,33 +273,33 @@ func (t *Teams) change(ctx context.Context, want, have jetstream.ConsumerConfig,
 	maps.Copy(next.Metadata, want.Metadata)
 	ctx, cancel := context.WithTimeout(ctx, makeTimeout)
 	defer cancel()
-	if _, err := t.events.js.UpdateConsumer(ctx, t.events.cfg.Stream, next); err != nil {
+	if _, err := t.events.js.UpdateConsumer(ctx, at.stream, next); err != nil {
 		return fmt.Errorf("change consumer: %w", err)
 	}
 	for _, d := range drifts {
-		t.log.Info().Str("team", want.Durable).Str("setting", d.Setting).Str("from", d.Have).Str("to", d.Want).Msg("the team's consumer was changed")
+		t.log.WithLevel(at.level(zerolog.InfoLevel)).Str("team", want.Durable).Str("stream", at.stream).Str("setting", d.Setting).Str("from", d.Have).Str("to", d.Want).Msg("the team's consumer was changed")
 	}
 	return t.events.flush()
 }
 
 // pauseOthers pauses the consumers whose team is not in the file any more.
-func (t *Teams) pauseOthers(ctx context.Context, want map[string]relay.Team, have map[string]*jetstream.ConsumerInfo) error {
+func (t *Teams) pauseOthers(ctx context.Context, at side, want map[string]relay.Team, have map[string]*jetstream.ConsumerInfo) error {
 	for _, name := range slices.Sorted(maps.Keys(have)) {
 		info := have[name]
 		if _, ok := want[name]; ok || !isTeam(info.Config) || isRemoved(info.Config) {
 			continue
 		}
 		if t.events.cfg.Provision == ProvisionCheck {
-			t.once("gone "+name, t.log.Warn().Str("team", name), "the team is not in the file any more; provision=check does not pause it")
+			t.once("gone "+name, t.log.WithLevel(at.level(zerolog.WarnLevel)).Str("team", name), "the team is not in the file any more; provision=check does not pause it")
 			continue
 		}
 		ctx, cancel := context.WithTimeout(ctx, makeTimeout)
-		_, err := t.events.js.PauseConsumer(ctx, t.events.cfg.Stream, name, removed())
+		_, err := t.events.js.PauseConsumer(ctx, at.stream, name, removed())
 		cancel()
 		if err != nil {
 			return fmt.Errorf("pause team %s: %w", name, err)
 		}
-		t.log.Warn().Str("team", name).Uint64("pending", info.NumPending).
+		t.log.WithLevel(at.level(zerolog.WarnLevel)).Str("team", name).Uint64("pending", info.NumPending).
 			Msg("the team is not in the file any more; it is paused and keeps its place. together-relay teams rm deletes it")
 	}
 	return nil
@@ -275,17 +312,31 @@ func isRemoved(cfg jetstream.ConsumerConfig) bool {
 	return cfg.PauseUntil != nil && cfg.PauseUntil.Equal(removed())
 }
 
-// teamConsumer is the team's consumer as it is wanted.
+// teamConsumer is the team's consumer of events as it is wanted.
 func teamConsumer(team relay.Team, prefixes map[string]string) (jetstream.ConsumerConfig, error) {
 	filters, err := TeamFilters(prefixes, team.Events)
 	if err != nil {
 		return jetstream.ConsumerConfig{}, err
 	}
-	settings, err := json.Marshal(madeOf{team.Events, filters, team.MaxDeliver, texts(team.BackOff), team.MaxAckPending})
-	if err != nil {
-		return jetstream.ConsumerConfig{}, fmt.Errorf("write settings: %w", err)
-	}
 	cfg := consumerOf(team, filters)
+	cfg.Description = "events of the team " + team.Name + ", kept by together-relay"
+	return noted(cfg, team, madeOf{Events: team.Events})
+}
+
+// replayConsumer is the team's consumer of copies that are for it alone, as it is wanted.
+func replayConsumer(team relay.Team) (jetstream.ConsumerConfig, error) {
+	cfg := consumerOf(team, []string{replaySubject(team.Name, ">")})
+	cfg.Description = "copies of events for the team " + team.Name + ", kept by together-relay"
+	return noted(cfg, team, madeOf{})
+}
+
+// noted writes into the consumer what it is made of.
+func noted(cfg jetstream.ConsumerConfig, team relay.Team, made madeOf) (jetstream.ConsumerConfig, error) {
+	made.Filters, made.MaxDeliver, made.BackOff, made.MaxAckPending = cfg.FilterSubjects, team.MaxDeliver, texts(team.BackOff), team.MaxAckPending
+	settings, err := json.Marshal(made)
+	if err != nil {
+		return cfg, fmt.Errorf("write settings: %w", err)
+	}
 	cfg.Metadata = map[string]string{teamKey: team.Name, settingsKey: string(settings)}
 	return cfg, nil
 }
@@ -293,7 +344,6 @@ func teamConsumer(team relay.Team, prefixes map[string]string) (jetstream.Consum
 func consumerOf(team relay.Team, filters []string) jetstream.ConsumerConfig {
 	return jetstream.ConsumerConfig{
 		Durable:        team.Name,
-		Description:    "events of the team " + team.Name + ", kept by together-relay",
 		DeliverPolicy:  jetstream.DeliverAllPolicy,
 		AckPolicy:      jetstream.AckExplicitPolicy,
 		AckWait:        ackWait(team),

@@ -29,6 +29,16 @@ type TeamSeen struct {
 	Oldest          time.Time // when the first event that is not acknowledged was stored; zero if there is none
 	Paused, Removed bool      // Removed: because the team was taken out of the file
 	Drifts          []TeamDrift
+
+	Copies CopiesSeen
+}
+
+// CopiesSeen is how far a team has got with the copies that are for it alone.
+type CopiesSeen struct {
+	Missing     bool   // the consumer is not there
+	Pending     uint64 // copies that are not delivered yet
+	InFlight    int    // delivered and not acknowledged yet
+	Redelivered int    // of those, delivered more than once
 }
 
 // TeamPlace is a place in the event stream, and when the consumer got there.
@@ -49,6 +59,10 @@ func (r *Reader) Teams(ctx context.Context, wanted []relay.Team) ([]TeamSeen, er
 	if err != nil {
 		return nil, err
 	}
+	copies, err := consumers(ctx, r.js, replayStream(r.stream))
+	if err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) { // an older relay has made none
+		return nil, err
+	}
 	want := map[string]relay.Team{}
 	for _, team := range wanted {
 		want[team.Name] = team
@@ -60,6 +74,7 @@ func (r *Reader) Teams(ctx context.Context, wanted []relay.Team) ([]TeamSeen, er
 		case isTeam(info.Config):
 			found := teamSeen(info, team)
 			found.Oldest = oldest(ctx, stream, info)
+			found.copies(copies[name], team)
 			seen = append(seen, found)
 		case asked:
 			seen = append(seen, TeamSeen{Name: name, Foreign: true})
@@ -75,17 +90,13 @@ func teamSeen(info *jetstream.ConsumerInfo, wanted relay.Team) TeamSeen {
 		Delivered: teamPlace(info.Delivered), Acknowledged: teamPlace(info.AckFloor),
 		Paused: info.Paused, Removed: info.Paused && isRemoved(info.Config),
 	}
-	var made madeOf
-	if json.Unmarshal([]byte(info.Config.Metadata[settingsKey]), &made) != nil {
+	made, ok := noteOf(info.Config)
+	if !ok {
 		return team // nothing to compare with
 	}
 	team.Events = made.Events
 	if wanted.Name == "" {
-		wanted = relay.Team{Events: made.Events, MaxDeliver: made.MaxDeliver, MaxAckPending: made.MaxAckPending}
-		for _, text := range made.BackOff {
-			d, _ := time.ParseDuration(text) // what is no duration is a drift
-			wanted.BackOff = append(wanted.BackOff, d)
-		}
+		wanted = made.team()
 	}
 	// Which subjects the events lie on, the relay knows best: it has the sources.
 	team.Drifts = compareTeam(consumerOf(wanted, made.Filters), info.Config)
@@ -93,6 +104,40 @@ func teamSeen(info *jetstream.ConsumerInfo, wanted relay.Team) TeamSeen {
 		team.Drifts = append(team.Drifts, TeamDrift{"events", events, strings.Join(made.Events, " ")})
 	}
 	return team
+}
+
+// noteOf reads what a relay has made the consumer of.
+func noteOf(cfg jetstream.ConsumerConfig) (made madeOf, ok bool) {
+	return made, json.Unmarshal([]byte(cfg.Metadata[settingsKey]), &made) == nil
+}
+
+func (made madeOf) team() relay.Team {
+	team := relay.Team{Events: made.Events, MaxDeliver: made.MaxDeliver, MaxAckPending: made.MaxAckPending}
+	for _, text := range made.BackOff {
+		d, _ := time.ParseDuration(text) // what is no duration is a drift
+		team.BackOff = append(team.BackOff, d)
+	}
+	return team
+}
+
+// copies notes what is to be said of the team's consumer of copies; info is nil if there is none.
+func (team *TeamSeen) copies(info *jetstream.ConsumerInfo, wanted relay.Team) {
+	if info == nil || !isTeam(info.Config) {
+		team.Copies.Missing = true
+		return
+	}
+	team.Copies.Pending, team.Copies.InFlight, team.Copies.Redelivered = info.NumPending, info.NumAckPending, info.NumRedelivered
+	made, ok := noteOf(info.Config)
+	if !ok {
+		return
+	}
+	if wanted.Name == "" {
+		wanted = made.team()
+	}
+	for _, d := range compareTeam(consumerOf(wanted, made.Filters), info.Config) {
+		d.Setting = "replay " + d.Setting
+		team.Drifts = append(team.Drifts, d)
+	}
 }
 
 func teamPlace(at jetstream.SequenceInfo) TeamPlace {
@@ -131,22 +176,43 @@ func oldest(ctx context.Context, stream jetstream.Stream, info *jetstream.Consum
 // ErrNoTeam says that there is no consumer of a team of that name.
 var ErrNoTeam = errors.New("no consumer of a team")
 
-// RemoveTeam deletes the team's consumer, and with it the place that the team has got to.
+// RemoveTeam deletes the team's consumers, and with them the place that the team has got to, and
+// the copies that were for it alone. One that was cut short is ended by another.
 func (r *Reader) RemoveTeam(ctx context.Context, name string) error {
 	ctx, cancel := context.WithTimeout(ctx, makeTimeout)
 	defer cancel()
-	consumer, err := r.js.Consumer(ctx, r.stream, name)
-	if errors.Is(err, jetstream.ErrConsumerNotFound) {
+	streams := TeamStreams(r.stream)
+	slices.Reverse(streams) // the consumer of events goes last: as long as it is there, there is a team
+	var has []string
+	for _, stream := range streams {
+		consumer, err := r.js.Consumer(ctx, stream, name)
+		switch {
+		case errors.Is(err, jetstream.ErrConsumerNotFound), stream != r.stream && errors.Is(err, jetstream.ErrStreamNotFound):
+		case err != nil:
+			return fmt.Errorf("look at consumer %s: %w", name, err)
+		case isTeam(consumer.CachedInfo().Config):
+			has = append(has, stream)
+		case stream == r.stream:
+			return fmt.Errorf("%s: %w; a relay has not made it", name, ErrNoTeam)
+		}
+	}
+	if len(has) == 0 {
 		return fmt.Errorf("%s: %w", name, ErrNoTeam)
 	}
-	if err != nil {
-		return fmt.Errorf("look at consumer %s: %w", name, err)
-	}
-	if !isTeam(consumer.CachedInfo().Config) {
-		return fmt.Errorf("%s: %w; a relay has not made it", name, ErrNoTeam)
-	}
-	if err := r.js.DeleteConsumer(ctx, r.stream, name); err != nil {
-		return fmt.Errorf("delete consumer %s: %w", name, err)
+	for _, stream := range has {
+		if err := r.js.DeleteConsumer(ctx, stream, name); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
+			return fmt.Errorf("delete consumer %s on stream %s: %w", name, stream, err)
+		}
+		if stream == r.stream {
+			continue
+		}
+		copies, err := r.lookup(ctx, stream)
+		if err == nil {
+			err = copies.Purge(ctx, jetstream.WithPurgeSubject(replaySubject(name, ">")))
+		}
+		if err != nil {
+			return fmt.Errorf("remove the copies for team %s: %w", name, err)
+		}
 	}
 	return nil
 }

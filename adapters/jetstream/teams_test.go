@@ -78,7 +78,7 @@ func (h *teamHouse) relay(t testing.TB, provision string, teams ...relay.Team) *
 	other := openLog(t, h.url, cfg)
 	ready(t, other)
 	h.lines = &teamLog{}
-	keeper := other.Teams(zerolog.New(h.lines))
+	keeper := other.Teams(zerolog.New(h.lines).Level(zerolog.InfoLevel))
 	keeper.set(t, teams...)
 	return keeper
 }
@@ -222,7 +222,7 @@ func TestTeamsFileChanges(t *testing.T) {
 	// A start with another file is a change of the file too; with check it is reported alone.
 	team.MaxAckPending = 8
 	h.relay(t, ProvisionCheck, team)
-	if h.info(t, "ml").Config.MaxAckPending != 7 || h.lines.count("differs") != 1 {
+	if h.info(t, "ml").Config.MaxAckPending != 7 || h.lines.count("differs") != 2 { // one for each consumer
 		t.Errorf("check: log %v", h.lines.lines)
 	}
 	h.relay(t, ProvisionCreate, team)
@@ -272,7 +272,7 @@ func TestTeamsDrift(t *testing.T) {
 	later := newTeam("ml", "batch.*")
 	later.MaxAckPending = 6
 	seen, err = openReader(t, h.url).Teams(t.Context(), []relay.Team{later})
-	if err != nil || len(seen) != 1 || !cmp.Equal(seen[0].Drifts, []TeamDrift{{"max_deliver", "3", "99"}, {"max_ack_pending", "6", "5"}, {"events", "batch.*", "batch.done"}}) {
+	if err != nil || len(seen) != 1 || !cmp.Equal(seen[0].Drifts, []TeamDrift{{"max_deliver", "3", "99"}, {"max_ack_pending", "6", "5"}, {"events", "batch.*", "batch.done"}, {"replay max_ack_pending", "6", "5"}}) {
 		t.Errorf("seen %+v, %v", seen, err)
 	}
 
@@ -483,12 +483,17 @@ func TestTeamsRun(t *testing.T) {
 	eventually(t, "the second consumer", func() bool { return made("billing") })
 }
 
-// A start with a thousand teams that do nothing: their consumers made, and found again.
-func BenchmarkThousandTeams(b *testing.B) {
+func thousandTeams() []relay.Team {
 	var teams []relay.Team
 	for i := range 1000 {
 		teams = append(teams, newTeam(fmt.Sprintf("team-%d", i), "fine_tune.*", "batch.done"))
 	}
+	return teams
+}
+
+// A start with a thousand teams that do nothing: their consumers made, and found again.
+func BenchmarkThousandTeams(b *testing.B) {
+	teams := thousandTeams()
 	h := newTeamHouse(b)
 	first := h.relay(b, ProvisionCreate)
 	for b.Loop() {
@@ -500,8 +505,10 @@ func BenchmarkThousandTeams(b *testing.B) {
 		b.ReportMetric(time.Since(start).Seconds(), "s/found")
 		b.StopTimer()
 		for _, team := range teams {
-			if err := h.js.DeleteConsumer(b.Context(), "TOGETHER", team.Name); err != nil {
-				b.Fatal(err)
+			for _, stream := range TeamStreams("TOGETHER") {
+				if err := h.js.DeleteConsumer(b.Context(), stream, team.Name); err != nil {
+					b.Fatal(err)
+				}
 			}
 		}
 		b.StartTimer()

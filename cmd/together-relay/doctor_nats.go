@@ -79,13 +79,20 @@ func judgeStreams(f facts) []finding {
 			all = append(all, one(levelOK, "streams", "stream "+s.Name+" is there, "+storageOf(s)+", duplicate window "+span(s.Window)+", max age "+span(s.Age))...)
 		}
 	}
+	for _, s := range f.nats.Beside {
+		if !s.Exists && f.nats.Disabled == "" {
+			all = append(all, one(levelWarning, "streams", "stream "+s.Name+" is not there", "events are stored, but the teams lack what lies on it; see Teams in the README",
+				"start the relay, which makes it unless provision is check")...)
+		}
+	}
 	for _, d := range f.nats.Drifts {
 		do := "run serve --provision=apply, or configure what is there"
 		if d.Setting == "storage" {
 			do = "copy the events elsewhere, delete the stream and let the relay make it: NATS does not change the storage"
 		}
 		drift := one(levelWarning, d.Setting, d.String(), effect(d.Setting), do)
-		if d.Breaks || d.Setting == "replicas" && d.Have < d.Want {
+		promised := d.Stream == f.nats.Events.Name || d.Stream == f.nats.Dead.Name
+		if d.Breaks || promised && d.Setting == "replicas" && d.Have < d.Want {
 			drift = breaking(d.Setting, d.String(), effect(d.Setting), do)
 		}
 		all = append(all, drift...)

@@ -70,6 +70,10 @@ func TestDoctorRules(t *testing.T) {
 			f.nats.Disabled, f.nats.Events, f.nats.Dead = "not enabled", jetstream.StreamSeen{}, jetstream.StreamSeen{}
 		}, "error jetstream", "not enabled", false},
 		{"no stream", func(f *facts) { f.nats.Events.Exists = false }, "error streams", "TOGETHER is not there", false},
+		{"no stream of copies", func(f *facts) { f.nats.Beside = []jetstream.StreamSeen{{Name: "TOGETHER_REPLAY"}} }, "warning streams", "TOGETHER_REPLAY is not there", false},
+		{"fewer replicas of copies", func(f *facts) {
+			f.nats.Drifts = []jetstream.Drift{{Stream: "TOGETHER_REPLAY", Setting: "replicas", Want: "3", Have: "1"}}
+		}, "warning replicas", "TOGETHER_REPLAY", false},
 		{"no leader", func(f *facts) { f.nats.Dead.Exists, f.nats.Dead.Trouble = false, "timeout" }, "error streams", "timeout", false},
 		{"harmless drift", drift("max_age", false), "warning max_age", "max_age is 1, configured is 3", false},
 		{"drift that breaks", drift("discard", true), "error discard", "", true},

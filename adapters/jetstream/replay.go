@@ -1,0 +1,86 @@
+package jetstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Headers of a copy that is for one team alone, beside those of the original.
+const (
+	replayHeader   = "ce-replay"      // which replay it belongs to
+	replayedHeader = "Relay-Replayed" // the original's sequence in the event stream
+)
+
+// An Original is a stored event as it lies in the stream.
+type Original struct {
+	Subject  string
+	Sequence uint64
+	Header   map[string][]string
+	Data     []byte
+}
+
+// A Copied says where the copy of an event lies, in the stream of the copies.
+type Copied struct {
+	Sequence  uint64
+	Duplicate bool // it was there before; Sequence is the first one's
+}
+
+// SendTo sends a copy of a stored event to one team alone, as part of the replay of that id. The
+// same event of the same replay, sent again within the deduplication window, is not a second copy.
+// It blocks until the copy is stored and on disk, as far as that is the relay's business, and
+// fails as Append does.
+func (l *Log) SendTo(ctx context.Context, team string, original Original, replay string) (Copied, error) {
+	got, err := l.copyTo(ctx, team, original, replay)
+	if err != nil {
+		return Copied{}, err
+	}
+	return got, l.flush()
+}
+
+// copyTo is SendTo whose copy need not be on disk yet.
+func (l *Log) copyTo(ctx context.Context, team string, original Original, replay string) (Copied, error) {
+	if err := ctx.Err(); err != nil {
+		return Copied{}, err
+	}
+	got, err := l.store(replayStream(l.cfg.Stream), copyOf(team, original, replay), l.acks.publish)
+	if err != nil {
+		return Copied{}, fmt.Errorf("copy event %d for team %s: %w", original.Sequence, team, err)
+	}
+	return Copied{got.sequence, got.duplicate}, nil
+}
+
+// Receives says why copies for the team alone would reach nobody: ErrNoTeam, if there is no
+// consumer of them that a relay has made.
+func (r *Reader) Receives(ctx context.Context, team string) error {
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	consumer, err := r.js.Consumer(ctx, replayStream(r.stream), team)
+	switch {
+	case errors.Is(err, jetstream.ErrConsumerNotFound), errors.Is(err, jetstream.ErrStreamNotFound), err == nil && !isTeam(consumer.CachedInfo().Config):
+		return fmt.Errorf("%s: %w; a relay makes it when the team is in its file", team, ErrNoTeam)
+	case err != nil:
+		return fmt.Errorf("look at team %s: %w", team, err)
+	}
+	return nil
+}
+
+// copyOf is the message of a copy.
+func copyOf(team string, original Original, replay string) *nats.Msg {
+	sequence := strconv.FormatUint(original.Sequence, 10)
+	msg := &nats.Msg{Subject: replaySubject(team, original.Subject), Header: nats.Header{}, Data: original.Data}
+	for name, values := range original.Header {
+		if !strings.HasPrefix(name, theirs) { // how it was stored
+			msg.Header[name] = values
+		}
+	}
+	msg.Header[replayHeader] = []string{escapeValue(replay)}
+	msg.Header[replayedHeader] = []string{sequence}
+	msg.Header[nats.MsgIdHdr] = []string{"replay:" + escapeValue(replay) + ":" + sequence}
+	return msg
+}
