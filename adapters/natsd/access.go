@@ -1,26 +1,93 @@
 package natsd
 
-// TeamRights is what a team may send: requests for the state of its consumers and for their next
-// messages, and acknowledgements. On each of the streams its consumer has the team's name.
-// Nothing else is needed to take events, and nothing else is allowed.
+import (
+	"slices"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+)
+
+// TeamRights is what a team may do: ask for the state of its consumers and for their next
+// messages, acknowledge, and hear the answers. On each of the streams its consumer has the team's
+// name. Nothing else is needed to take events, and nothing else is allowed.
 type TeamRights struct {
 	Info, Next []string // one subject for each stream
 	Ack        []string // both forms of each: a server may use the second one
+	Hear       []string // inboxes, in the team's own account
 }
 
-// RightsOf lists what the team may send.
+// RightsOf lists what the team may do.
 func RightsOf(team string, streams []string) TeamRights {
-	var r TeamRights
+	r := TeamRights{Hear: []string{"_INBOX.>", "_INBOX_" + team + ".>"}}
 	for _, stream := range streams {
 		own := stream + "." + team
 		r.Info = append(r.Info, "$JS.API.CONSUMER.INFO."+own)
 		r.Next = append(r.Next, "$JS.API.CONSUMER.MSG.NEXT."+own)
-		r.Ack = append(r.Ack, "$JS.ACK."+own+".>", "$JS.ACK.*.*."+own+".>")
+		// The number of tokens matters. A short subject of the second form would be one of the first
+		// form as well, with another team's name in it: that team's next message could be asked for.
+		r.Ack = append(r.Ack, "$JS.ACK."+own+".*.*.*.*.*", "$JS.ACK.*.*."+own+".*.*.*.*.>")
 	}
 	return r
+}
+
+// Send lists the subjects that the team may publish to, in its account. The requests to the API
+// stand there twice: permissions are looked at before a subject is mapped, and after.
+func (r TeamRights) Send() []string {
+	var all []string
+	for _, api := range slices.Concat(r.Info, r.Next) {
+		all = append(all, api, Imported(api))
+	}
+	return append(all, r.Ack...)
 }
 
 // Imported is the name that a request to the API has in the team's account. NATS answers what is
 // sent below $JS.API in the account of who asks, and no stream is there. So the account imports
 // the subject by another name, and maps what every client sends to it.
 func Imported(api string) string { return "TEAM" + api[len("$JS"):] }
+
+// LongestPull is how long the way back to a team's account is kept open for a request that is not
+// answered. A message that is found later for it has nowhere to go, and is delivered again.
+const LongestPull = 10 * time.Minute
+
+// account returns the account of the team, and makes it the first time: with the imports that let
+// its requests through to the account of the streams, and nothing else.
+func (g *gate) account(team string) (*server.Account, error) {
+	if acc := g.accounts[team]; acc != nil {
+		return acc, nil
+	}
+	streams := g.ns.GlobalAccount()
+	acc, _ := g.ns.LookupOrRegisterAccount("team-" + team)
+	let := func(export string, answer server.ServiceRespType, from, to string) error {
+		// One export serves all teams: each import names the team's own consumer.
+		if err := streams.AddServiceExportWithResponse(export, answer, []*server.Account{acc}); err != nil {
+			return err
+		}
+		if err := streams.SetServiceExportResponseThreshold(export, LongestPull); err != nil {
+			return err
+		}
+		return acc.AddServiceImport(streams, from, to)
+	}
+	rights, all := RightsOf(team, g.streams), RightsOf("*", g.streams)
+	for i, info := range rights.Info {
+		if err := let(all.Info[i], server.Singleton, Imported(info), info); err != nil {
+			return nil, err
+		}
+	}
+	for i, next := range rights.Next {
+		if err := let(all.Next[i], server.Streamed, Imported(next), next); err != nil {
+			return nil, err
+		}
+	}
+	for i, ack := range rights.Ack {
+		if err := let(all.Ack[i], server.Singleton, ack, ack); err != nil {
+			return nil, err
+		}
+	}
+	for _, api := range slices.Concat(rights.Info, rights.Next) {
+		if err := acc.AddMapping(api, Imported(api)); err != nil {
+			return nil, err
+		}
+	}
+	g.accounts[team] = acc
+	return acc, nil
+}

@@ -16,6 +16,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/gofrs/flock"
@@ -30,6 +31,11 @@ type Config struct {
 	Websocket string // WebSocket port, host:port; empty is none
 	Dir       string // data directory; the store lies in its folder jetstream
 	Sync      string // one of the Sync constants; empty is SyncGroup
+
+	// With keys all but InProcess wait until SetTeams, which says who may come in; without them
+	// everybody may, and do everything.
+	Keys    *Keys
+	Streams []string // on each of which a team has a consumer of its name
 }
 
 // When a message is on disk.
@@ -46,6 +52,7 @@ var ErrConfig = errors.New("cannot start the embedded NATS server")
 // A Server is a running server. Close ends it.
 type Server struct {
 	ns       *server.Server
+	gate     *gate // nil if everybody is let in
 	lock     *flock.Flock
 	flusher  *flusher // nil if an acknowledged message needs no flush
 	closeDir func() error
@@ -58,11 +65,15 @@ func Start(cfg Config, log zerolog.Logger) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	ns, err := start(cfg, log)
-	if err != nil {
+	s := &Server{lock: lock, closeDir: func() error { return nil }}
+	if cfg.Keys != nil {
+		if s.gate, err = newGate(cfg.Keys, cfg.Streams, log); err != nil {
+			return nil, errors.Join(err, lock.Unlock())
+		}
+	}
+	if s.ns, err = start(cfg, s.gate, log); err != nil {
 		return nil, errors.Join(err, lock.Unlock())
 	}
-	s := &Server{ns: ns, lock: lock, closeDir: func() error { return nil }}
 	if cfg.Sync != SyncNever && !syncAlways(cfg.Sync) {
 		sync, closeDir, err := flushDir(cfg.Dir)
 		if err != nil {
@@ -90,8 +101,15 @@ func hold(dir string) (*flock.Flock, error) {
 	return lock, nil
 }
 
-func start(cfg Config, log zerolog.Logger) (*server.Server, error) {
-	host, port, err := claim("RELAY_NATS_LISTEN", cfg.Listen, log)
+func start(cfg Config, gate *gate, log zerolog.Logger) (*server.Server, error) {
+	exposed := func(address string) {
+		if gate != nil {
+			gate.exposed = append(gate.exposed, address)
+			return
+		}
+		warnExposed(address, log)
+	}
+	host, port, err := claim("RELAY_NATS_LISTEN", cfg.Listen, exposed)
 	if err != nil {
 		return nil, err
 	}
@@ -107,18 +125,25 @@ func start(cfg Config, log zerolog.Logger) (*server.Server, error) {
 		DisableJetStreamBanner: true,
 	}
 	if cfg.Websocket != "" {
-		o.Websocket.Host, o.Websocket.Port, err = claim("RELAY_NATS_WS_LISTEN", cfg.Websocket, log)
+		o.Websocket.Host, o.Websocket.Port, err = claim("RELAY_NATS_WS_LISTEN", cfg.Websocket, exposed)
 		if err != nil {
 			return nil, err
 		}
 		o.Websocket.NoTLS = true
 	}
+	if gate != nil {
+		o.CustomClientAuthentication = gate
+	}
 	ns, err := server.NewServer(o)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrConfig, err)
 	}
+	if gate != nil {
+		gate.ns = ns
+	}
 	fatal := make(chan string, 1)
-	ns.SetLoggerV2(logger{log, fatal}, false, false, false)
+	few := log.Sample(&zerolog.BurstSampler{Burst: 10, Period: time.Second})
+	ns.SetLoggerV2(logger{log, few, fatal}, false, false, false)
 	ns.Start()
 	for range 600 {
 		select {
@@ -139,8 +164,8 @@ func start(cfg Config, log zerolog.Logger) (*server.Server, error) {
 
 // claim parses the address and makes sure that it is free, so that a taken port is a clear
 // error and not a line in a log. Port 0 is left to the server: one that was picked here might
-// be taken by the time it is used. An address that others can reach is worth a warning.
-func claim(setting, address string, log zerolog.Logger) (host string, port int, err error) {
+// be taken by the time it is used. It tells of an address that others can reach.
+func claim(setting, address string, exposed func(string)) (host string, port int, err error) {
 	host, text, err := net.SplitHostPort(address)
 	if err != nil {
 		return "", 0, fmt.Errorf("%w: %s: %w", ErrConfig, setting, err)
@@ -154,7 +179,7 @@ func claim(setting, address string, log zerolog.Logger) (host string, port int, 
 		return "", 0, err
 	}
 	if !bound.Addr().IsLoopback() {
-		log.Warn().Str("listen", address).Msg("the embedded NATS server asks for no password, and others than this machine can reach it")
+		exposed(address)
 	}
 	if host == "" {
 		host = "0.0.0.0"
@@ -168,8 +193,30 @@ func claim(setting, address string, log zerolog.Logger) (host string, port int, 
 // URL is where clients on this machine reach the server.
 func (s *Server) URL() string { return s.ns.ClientURL() }
 
-// InProcess is the connection option for a client in this process.
-func (s *Server) InProcess() nats.Option { return nats.InProcessServer(s.ns) }
+func warnExposed(address string, log zerolog.Logger) {
+	log.Warn().Str("listen", address).Msg("the embedded NATS server asks for no password, and others than this machine can reach it")
+}
+
+// InProcess is the connection option for a client in this process. It may do everything.
+func (s *Server) InProcess() nats.Option {
+	return func(o *nats.Options) error {
+		if s.gate != nil {
+			o.User, o.Password = RelayUser, s.gate.password
+		}
+		return nats.InProcessServer(s.ns)(o)
+	}
+}
+
+// SetTeams says who the teams are from now on, and may be called at any time. A team that has no
+// key gets one, and so does the operator. Connections of teams that are gone are closed, and so are those that
+// were let in without a password once there is a team; nobody else notices anything. After an error all is as it was.
+// With no team, and the key of none, everybody is let in.
+func (s *Server) SetTeams(teams []string) error { return s.gate.set(teams) }
+
+// Look reads the keys again if they have changed: a new password takes the place of the old one,
+// and connections that were made with the old one are closed. It costs next to nothing if they
+// have not.
+func (s *Server) Look() error { return s.gate.look() }
 
 // Flush makes every message durable that was acknowledged before the call. It blocks until
 // then; many callers share a flush. It is nil if an acknowledged message is durable as it
@@ -208,14 +255,25 @@ func (s *Server) Close() error {
 // logger hands the server's words on: trouble as it is, the rest at debug level.
 type logger struct {
 	zerolog.Logger
+	few   zerolog.Logger
 	fatal chan string
 }
 
 func (l logger) Noticef(format string, v ...any) { l.Debug().Msgf(format, v...) }
 func (l logger) Warnf(format string, v ...any)   { l.Warn().Msgf(format, v...) }
-func (l logger) Errorf(format string, v ...any)  { l.Error().Msgf(format, v...) }
-func (l logger) Debugf(format string, v ...any)  { l.Trace().Msgf(format, v...) }
-func (l logger) Tracef(format string, v ...any)  { l.Trace().Msgf(format, v...) }
+
+// Errorf hands on what goes wrong. What clients do that they may not is no trouble of the relay's, and
+// a client can do it without end: of that it writes some lines a second.
+func (l logger) Errorf(format string, v ...any) {
+	text := fmt.Sprintf(format, v...)
+	if strings.Contains(text, "Violation") || strings.Contains(text, server.ErrAuthentication.Error()) {
+		l.few.Warn().Msg(text)
+		return
+	}
+	l.Error().Msg(text)
+}
+func (l logger) Debugf(format string, v ...any) { l.Trace().Msgf(format, v...) }
+func (l logger) Tracef(format string, v ...any) { l.Trace().Msgf(format, v...) }
 func (l logger) Fatalf(format string, v ...any) {
 	select {
 	case l.fatal <- fmt.Sprintf(format, v...):
