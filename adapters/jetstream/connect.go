@@ -93,15 +93,25 @@ func connect(urls string, auth Auth, log zerolog.Logger, changed func(*nats.Conn
 	return nc, nil
 }
 
+// Patient makes a connection that was once there come back whenever its server does, for work
+// that takes long.
+func Patient() Option {
+	return func(o *nats.Options) error {
+		o.MaxReconnect, o.ReconnectWait = -1, 500*time.Millisecond
+		o.PingInterval, o.MaxPingsOut = 5*time.Second, 2
+		return nil
+	}
+}
+
 // dial connects once, or says why not. It blocks for two seconds at most.
-func dial(urls string, auth Auth) (*nats.Conn, error) {
+func dial(urls string, auth Auth, more ...Option) (*nats.Conn, error) {
 	options, err := auth.options()
 	if err != nil {
 		return nil, err
 	}
 	options = append(options, nats.Name("together-relay command line"), nats.CustomInboxPrefix("_INBOX_relay"),
 		nats.ReconnectBufSize(-1), nats.Timeout(2*time.Second))
-	nc, err := nats.Connect(urls, options...)
+	nc, err := nats.Connect(urls, append(options, more...)...)
 	if err != nil {
 		return nil, fmt.Errorf("connect to NATS at %s: %w", Redact(urls), discreet(err))
 	}

@@ -1,6 +1,7 @@
 package jetstream
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -17,19 +18,7 @@ func TeamFilters(prefixes map[string]string, patterns []string) ([]string, error
 			filters = append(filters, typeFilters([]string{prefix + ".>"}, pattern, "")...)
 		}
 	}
-	slices.Sort(filters)
-	filters = slices.Compact(filters)
-	kept := slices.DeleteFunc(slices.Clone(filters), func(f string) bool {
-		return slices.ContainsFunc(filters, func(other string) bool { return f != other && within(f, other) })
-	})
-	for i, a := range kept {
-		for _, b := range kept[:i] {
-			if collide(a, b) {
-				return nil, fmt.Errorf("the subjects %s and %s overlap, and NATS filters by no two that do; write out the types of one of them", b, a)
-			}
-		}
-	}
-	return kept, nil
+	return apart(filters)
 }
 
 // within says whether each subject of the filter is one of the other's too.
@@ -60,4 +49,62 @@ func collide(filter, other string) bool {
 		}
 	}
 	return len(a) == len(b)
+}
+
+// both is the filter of the subjects that two filters hold; ok is false if there is none.
+func both(filter, other string) (common string, ok bool) {
+	a, b := strings.Split(filter, "."), strings.Split(other, ".")
+	var tokens []string
+	for i := range max(len(a), len(b)) {
+		switch {
+		case i < len(a) && a[i] == ">" && i < len(b):
+			return strings.Join(append(tokens, b[i:]...), "."), true
+		case i < len(b) && b[i] == ">" && i < len(a):
+			return strings.Join(append(tokens, a[i:]...), "."), true
+		case i >= len(a) || i >= len(b):
+			return "", false
+		case a[i] == "*":
+			tokens = append(tokens, b[i])
+		case b[i] == "*" || a[i] == b[i]:
+			tokens = append(tokens, a[i])
+		default:
+			return "", false
+		}
+	}
+	return strings.Join(tokens, "."), true
+}
+
+// bothOf lists the filters of the subjects that both lists hold. If neither list overlaps itself,
+// the result does not either.
+func bothOf(filters, others []string) []string {
+	var all []string
+	for _, a := range filters {
+		for _, b := range others {
+			if common, ok := both(a, b); ok {
+				all = append(all, common)
+			}
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// ErrOverlap says that filters cannot be had together.
+var ErrOverlap = errors.New("overlap, and NATS filters by no two that do")
+
+// apart leaves out the filters that lie within another one. Those that overlap otherwise are an
+// error: the server refuses them.
+func apart(filters []string) ([]string, error) {
+	filters = slices.Compact(slices.Sorted(slices.Values(filters)))
+	kept := slices.DeleteFunc(slices.Clone(filters), func(f string) bool {
+		return slices.ContainsFunc(filters, func(other string) bool { return f != other && within(f, other) })
+	})
+	for i, a := range kept {
+		for _, b := range kept[:i] {
+			if collide(a, b) {
+				return nil, fmt.Errorf("the subjects %s and %s %w; write out the types of one of them", b, a, ErrOverlap)
+			}
+		}
+	}
+	return kept, nil
 }

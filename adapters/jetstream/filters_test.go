@@ -77,3 +77,33 @@ func TestTeamFiltersHoldWhatWasAsked(t *testing.T) {
 		}
 	})
 }
+
+// What both lists hold is what their common filters hold, and these do not overlap if the lists
+// do not.
+func TestBothOf(t *testing.T) {
+	t.Parallel()
+	filter := rapid.Custom(func(t *rapid.T) string {
+		tokens := rapid.SliceOfN(rapid.SampledFrom([]string{"a", "b", "*"}), 1, 4).Draw(t, "tokens")
+		if rapid.Bool().Draw(t, "open") {
+			tokens = append(tokens, ">")
+		}
+		return strings.Join(tokens, ".")
+	})
+	rapid.Check(t, func(t *rapid.T) {
+		some, errSome := apart(rapid.SliceOfN(filter, 1, 4).Draw(t, "some"))
+		others, errOthers := apart(rapid.SliceOfN(filter, 1, 4).Draw(t, "others"))
+		if errSome != nil || errOthers != nil {
+			return
+		}
+		common := bothOf(some, others)
+		if kept, err := apart(common); err != nil || len(kept) != len(common) {
+			t.Errorf("%q and %q have %q in common, and these overlap: %v", some, others, common, err)
+		}
+		subject := strings.Join(rapid.SliceOfN(rapid.SampledFrom([]string{"a", "b", "c"}), 1, 6).Draw(t, "subject"), ".")
+		holds := func(f string) bool { return within(subject, f) }
+		want := slices.ContainsFunc(some, holds) && slices.ContainsFunc(others, holds)
+		if got := slices.ContainsFunc(common, holds); got != want {
+			t.Errorf("%s: %q and %q hold it: %v; %q holds it: %v", subject, some, others, want, common, got)
+		}
+	})
+}

@@ -24,8 +24,8 @@ type Reader struct {
 
 // OpenReader connects once, or says why not, to read the event stream and its dead
 // letters. It blocks for two seconds at most.
-func OpenReader(urls string, auth Auth, stream string) (*Reader, error) {
-	nc, err := dial(urls, auth)
+func OpenReader(urls string, auth Auth, stream string, more ...Option) (*Reader, error) {
+	nc, err := dial(urls, auth, more...)
 	if err != nil {
 		return nil, err
 	}
@@ -86,19 +86,27 @@ func (r *Reader) Events(ctx context.Context, q Query, yield func(Message) error)
 	if err != nil {
 		return err
 	}
-	subjects := stream.CachedInfo().Config.Subjects
-	filters := typeFilters(subjects, q.Type, q.Resource)
-	if q.Type != "" && !strings.HasPrefix(q.Type, ">") && !strings.HasPrefix(q.Type, "*") {
-		for _, prefix := range q.Prefixes {
-			if !slices.Contains(subjects, prefix+".>") && slices.ContainsFunc(subjects, func(s string) bool { return strings.HasPrefix(prefix+".", strings.TrimSuffix(s, ">")) }) {
-				filters = append(filters, typeFilters([]string{prefix + ".>"}, q.Type, q.Resource)...)
-			}
-		}
-	}
+	filters := eventFilters(stream.CachedInfo().Config.Subjects, q.Prefixes, q.Type, q.Resource)
 	return r.walk(ctx, r.stream, filters, q, func(p Place, h nats.Header, data []byte) error {
 		ev, err := decode(h, data)
 		return yield(Message{Event: ev, Place: p, Broken: err})
 	})
+}
+
+// eventFilters lists the filters of a pattern of types and a resource below the subjects of a
+// stream, and below the prefixes that lie deeper.
+func eventFilters(subjects, prefixes []string, pattern, resource string) []string {
+	filters := typeFilters(subjects, pattern, resource)
+	if pattern == "" || strings.HasPrefix(pattern, ">") || strings.HasPrefix(pattern, "*") {
+		return filters
+	}
+	for _, prefix := range prefixes {
+		below := func(s string) bool { return strings.HasPrefix(prefix+".", strings.TrimSuffix(s, ">")) }
+		if !slices.Contains(subjects, prefix+".>") && slices.ContainsFunc(subjects, below) {
+			filters = append(filters, typeFilters([]string{prefix + ".>"}, pattern, resource)...)
+		}
+	}
+	return filters
 }
 
 // Letters calls yield for each dead letter in stream order.

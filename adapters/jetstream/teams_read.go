@@ -199,6 +199,9 @@ func (r *Reader) RemoveTeam(ctx context.Context, name string) error {
 	if len(has) == 0 {
 		return fmt.Errorf("%s: %w", name, ErrNoTeam)
 	}
+	if err := r.forgetReplays(ctx, name); err != nil {
+		return err
+	}
 	for _, stream := range has {
 		if err := r.js.DeleteConsumer(ctx, stream, name); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
 			return fmt.Errorf("delete consumer %s on stream %s: %w", name, stream, err)

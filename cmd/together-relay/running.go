@@ -100,12 +100,12 @@ func (s *settings) natsURL() (string, error) {
 }
 
 // reader reads the streams of the running relay.
-func (s *settings) reader() (*jetstream.Reader, error) {
+func (s *settings) reader(more ...jetstream.Option) (*jetstream.Reader, error) {
 	url, err := s.natsURL()
 	if err != nil {
 		return nil, err
 	}
-	r, err := jetstream.OpenReader(url, s.nats.auth, s.stream.Stream)
+	r, err := jetstream.OpenReader(url, s.nats.auth, s.stream.Stream, more...)
 	if err != nil {
 		return nil, fmt.Errorf("%w; is the relay running? Start one with together-relay serve --dev, or set NATS_URL", err)
 	}
@@ -113,12 +113,18 @@ func (s *settings) reader() (*jetstream.Reader, error) {
 }
 
 // logOf is the log of the streams that the reader reads, for a verb that stores something
-// while a relay may run. What it stores in the embedded server is on disk then, too.
+// while a relay may run.
 func (s *settings) logOf(reader *jetstream.Reader) (*jetstream.Log, error) {
+	return reader.Log(s.clientStream())
+}
+
+// clientStream is the streams' configuration for a verb: what it stores in the embedded server is
+// on disk then, too.
+func (s *settings) clientStream() jetstream.Config {
 	if s.nats.url == "" {
 		s.stream.Flush = func() error { return natsd.FlushDir(s.embedded.Dir) }
 	}
-	return reader.Log(s.stream)
+	return s.stream
 }
 
 // asClient completes the settings of a verb that talks to a running relay: without a

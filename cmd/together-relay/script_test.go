@@ -66,7 +66,7 @@ func occupy(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv(args[0], l.Addr().String())
 }
 
-// made TEAM waits until the relay that is ready has made the team's consumer.
+// made TEAM waits until the relay that is ready has made the team's consumers.
 func made(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: made TEAM")
@@ -78,6 +78,9 @@ func made(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	for end := time.Now().Add(patience); ; <-time.After(5 * time.Millisecond) {
 		_, err := js.Consumer(context.Background(), "TOGETHER", args[0])
+		if err == nil {
+			_, err = js.Consumer(context.Background(), "TOGETHER_REPLAY", args[0])
+		}
 		if err == nil {
 			return
 		}

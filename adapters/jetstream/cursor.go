@@ -1,0 +1,119 @@
+package jetstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// A cursor reads what a stream holds, in order and without a gap, by a consumer that leaves no
+// trace. It asks for a few messages at a time, so whoever uses it may be as slow as it likes.
+type cursor struct {
+	consumer jetstream.Consumer
+	drop     func()
+	batch    int
+
+	ready   []jetstream.Msg
+	last    uint64 // consumer sequence of the last message
+	pending uint64 // how many are not read yet, as of the last message
+}
+
+// A span chooses messages of a stream.
+type span struct {
+	filters     []string
+	from        uint64    // the first sequence; 0 is the beginning, or since
+	since       time.Time // stored since then, if from is 0
+	headersOnly bool
+	batch       int // how many are asked for at a time
+}
+
+// cursorIdle is how long the server keeps the consumer of a cursor that nobody uses.
+const cursorIdle = 5 * time.Minute
+
+// openCursor blocks for the server's answer.
+func openCursor(ctx context.Context, js jetstream.JetStream, stream string, s span) (*cursor, error) {
+	cfg := jetstream.ConsumerConfig{
+		AckPolicy: jetstream.AckNonePolicy, InactiveThreshold: cursorIdle, MemoryStorage: true, HeadersOnly: s.headersOnly, FilterSubjects: s.filters,
+	}
+	switch {
+	case s.from > 0:
+		cfg.DeliverPolicy, cfg.OptStartSeq = jetstream.DeliverByStartSequencePolicy, s.from
+	case !s.since.IsZero():
+		cfg.DeliverPolicy, cfg.OptStartTime = jetstream.DeliverByStartTimePolicy, &s.since
+	}
+	asking, cancel := context.WithTimeout(ctx, makeTimeout)
+	defer cancel()
+	consumer, err := js.CreateConsumer(asking, stream, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("read stream %s: %w", stream, err)
+	}
+	info := consumer.CachedInfo()
+	c := &cursor{consumer: consumer, batch: s.batch, pending: info.NumPending}
+	c.drop = func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		_ = js.DeleteConsumer(ctx, stream, info.Name) // else the server does
+	}
+	return c, nil
+}
+
+// close lets go of the consumer.
+func (c *cursor) close() { c.drop() }
+
+var errGap = errors.New("a message was lost on the way")
+
+// next reads the next message; ok is false at the end of what is stored.
+func (c *cursor) next(ctx context.Context) (msg jetstream.Msg, at Place, ok bool, err error) {
+	if len(c.ready) == 0 {
+		if c.pending == 0 {
+			return nil, Place{}, false, nil
+		}
+		if err := c.fetch(ctx); err != nil {
+			return nil, Place{}, false, fmt.Errorf("read stream %s: %w", c.consumer.CachedInfo().Stream, err)
+		}
+	}
+	msg, c.ready = c.ready[0], c.ready[1:]
+	meta, err := msg.Metadata()
+	if err == nil && meta.Sequence.Consumer != c.last+1 {
+		err = errGap
+	}
+	if err != nil {
+		return nil, Place{}, false, fmt.Errorf("read stream %s: %w", c.consumer.CachedInfo().Stream, err)
+	}
+	c.last, c.pending = meta.Sequence.Consumer, meta.NumPending
+	return msg, Place{Subject: msg.Subject(), Sequence: meta.Sequence.Stream, Stored: meta.Timestamp}, true, nil
+}
+
+// fetchTimeout is the wait for messages that are there.
+const fetchTimeout = 5 * time.Second
+
+func (c *cursor) fetch(ctx context.Context) error {
+	n := min(uint64(c.batch), c.pending)
+	batch, err := c.consumer.Fetch(int(n), jetstream.FetchMaxWait(fetchTimeout))
+	if err != nil {
+		return err
+	}
+	for {
+		select {
+		case msg, more := <-batch.Messages():
+			if more {
+				c.ready = append(c.ready, msg)
+				continue
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		break
+	}
+	switch {
+	case len(c.ready) > 0:
+		return nil
+	case batch.Error() != nil:
+		return batch.Error()
+	}
+	return nats.ErrTimeout
+}

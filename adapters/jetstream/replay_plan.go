@@ -1,0 +1,209 @@
+package jetstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// A Choice says which stored events are to be replayed to a team. Empty fields leave all in.
+type Choice struct {
+	Team         string
+	Types        []string // types or patterns of types
+	Resource     string
+	Any          bool // also events that the team does not subscribe to
+	Since, Until time.Time
+	From, To     uint64 // sequences, both included
+	Prefixes     []string
+	Rate         float64 // copies in a second, for the plan; 0 is as fast as it goes
+}
+
+// Plan resolves a choice to fixed bounds, so that a replay ends while events come in. It stores
+// nothing. A choice that holds no event is an [EmptyError].
+func (p *Replayer) Plan(ctx context.Context, c Choice) (Replay, error) {
+	plan := Replay{
+		Team: c.Team, Types: c.Types, Resource: c.Resource, Any: c.Any, Since: c.Since, Until: c.Until, Rate: c.Rate, From: max(c.From, 1), To: c.To,
+		Started: time.Now().UTC(), State: ReplayOpen,
+	}
+	team, err := p.reader.team(ctx, c.Team)
+	if err != nil {
+		return plan, err
+	}
+	plan.Paused = team.Paused
+	stream, err := p.reader.lookup(ctx, p.reader.stream)
+	if err != nil {
+		return plan, err
+	}
+	chosen, err := chosenFilters(stream.CachedInfo().Config.Subjects, c)
+	if err != nil {
+		return plan, err
+	}
+	if plan.Filters = chosen; !c.Any {
+		plan.Filters = bothOf(chosen, filtersOf(team.Config))
+	}
+	state := stream.CachedInfo().State
+	if err := p.bound(ctx, c, state, &plan); err != nil {
+		return plan, err
+	}
+	if len(plan.Filters) > 0 {
+		if plan.Total, err = p.count(ctx, plan.Filters, plan.From, plan.To); err != nil {
+			return plan, err
+		}
+	}
+	if plan.Total > 0 {
+		return plan, nil
+	}
+	other := uint64(0)
+	if !c.Any {
+		if other, err = p.count(ctx, chosen, plan.From, plan.To); err != nil {
+			return plan, err
+		}
+	}
+	return plan, &EmptyError{Team: c.Team, Others: other, First: state.FirstSeq, FirstStored: state.FirstTime}
+}
+
+// An EmptyError says that there is nothing to replay.
+type EmptyError struct {
+	Team        string
+	Others      uint64 // events that were chosen, but that the team does not subscribe to
+	First       uint64 // the first sequence that is stored, and since when
+	FirstStored time.Time
+	Gone        bool // all that was chosen is not stored any more
+}
+
+func (e *EmptyError) Error() string {
+	switch {
+	case e.Gone:
+		return fmt.Sprintf("nothing to replay: what was chosen is not stored any more; the first event that is has sequence %d, of %s", e.First, e.FirstStored.UTC().Format(time.RFC3339))
+	case e.Others > 0:
+		return fmt.Sprintf("nothing to replay: %d events match, and team %s subscribes to none of them; --any sends them all the same", e.Others, e.Team)
+	}
+	return "nothing to replay: no stored event matches"
+}
+
+// chosenFilters lists the subjects of the types and the resource.
+func chosenFilters(subjects []string, c Choice) ([]string, error) {
+	types := c.Types
+	if len(types) == 0 {
+		types = []string{""}
+	}
+	var filters []string
+	for _, pattern := range types {
+		filters = append(filters, eventFilters(subjects, c.Prefixes, pattern, c.Resource)...)
+	}
+	return apart(filters)
+}
+
+// bound makes sequences of the times, and of what is left open.
+func (p *Replayer) bound(ctx context.Context, c Choice, state jetstream.StreamState, plan *Replay) error {
+	if plan.To == 0 || plan.To > state.LastSeq {
+		plan.To = state.LastSeq
+	}
+	if !c.Since.IsZero() {
+		from, ok, err := p.firstSince(ctx, c.Since)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			from = state.LastSeq + 1
+		}
+		plan.From = max(plan.From, from)
+	}
+	if !c.Until.IsZero() {
+		after, ok, err := p.firstSince(ctx, c.Until)
+		if err != nil {
+			return err
+		}
+		if ok {
+			plan.To = min(plan.To, after-1)
+		}
+	}
+	first := max(state.FirstSeq, 1)
+	if first > 1 && (c.From > 0 && c.From < first || !c.Since.IsZero() && c.Since.Before(state.FirstTime)) {
+		plan.Before = first
+	}
+	plan.From = max(plan.From, first)
+	if asked := c.To > 0 || !c.Until.IsZero(); asked && first > 1 && plan.To < first {
+		return &EmptyError{Team: c.Team, Gone: true, First: first, FirstStored: state.FirstTime}
+	}
+	return nil
+}
+
+// firstSince is the sequence of the first event that was stored at that time or later.
+func (p *Replayer) firstSince(ctx context.Context, when time.Time) (uint64, bool, error) {
+	c, err := openCursor(ctx, p.reader.js, p.reader.stream, span{since: when, headersOnly: true, batch: 1})
+	if err != nil {
+		return 0, false, err
+	}
+	defer c.close()
+	_, at, ok, err := c.next(ctx)
+	return at.Sequence, ok, err
+}
+
+// count is how many events of the filters have a sequence from one to another. Those that are
+// stored while it counts can be counted too.
+func (p *Replayer) count(ctx context.Context, filters []string, from, to uint64) (uint64, error) {
+	if from > to {
+		return 0, nil
+	}
+	waiting := func(from uint64) (uint64, error) {
+		c, err := openCursor(ctx, p.reader.js, p.reader.stream, span{filters: filters, from: from})
+		if err != nil {
+			return 0, err
+		}
+		defer c.close()
+		return c.pending, nil
+	}
+	for range 3 {
+		before, err := waiting(to + 1)
+		if err != nil {
+			return 0, err
+		}
+		all, err := waiting(from)
+		if err != nil {
+			return 0, err
+		}
+		after, err := waiting(to + 1)
+		if err != nil {
+			return 0, err
+		}
+		if before == after {
+			return all - min(before, all), nil
+		}
+	}
+	// Events come in too fast to ask; they are counted one by one.
+	c, err := openCursor(ctx, p.reader.js, p.reader.stream, span{filters: filters, from: from, headersOnly: true, batch: 500})
+	if err != nil {
+		return 0, err
+	}
+	defer c.close()
+	for n := uint64(0); ; n++ {
+		_, at, ok, err := c.next(ctx)
+		if err != nil || !ok || at.Sequence > to {
+			return n, err
+		}
+	}
+}
+
+// team looks at the consumers of a team: that of the events, and whether there is one of copies.
+func (r *Reader) team(ctx context.Context, name string) (*jetstream.ConsumerInfo, error) {
+	asking, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	consumer, err := r.js.Consumer(asking, r.stream, name)
+	switch {
+	case errors.Is(err, jetstream.ErrConsumerNotFound), err == nil && !isTeam(consumer.CachedInfo().Config):
+		return nil, fmt.Errorf("%s: %w; a relay makes it when the team is in its file", name, ErrNoTeam)
+	case err != nil:
+		return nil, fmt.Errorf("look at team %s: %w", name, err)
+	}
+	return consumer.CachedInfo(), r.Receives(ctx, name)
+}
+
+// sameAs says whether another replay would copy some of the same events to the same team.
+func (p Replay) sameAs(other Replay) bool {
+	return p.Team == other.Team && slices.Equal(p.Filters, other.Filters) && p.From <= other.To && other.From <= p.To
+}

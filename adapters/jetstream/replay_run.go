@@ -1,0 +1,347 @@
+package jetstream
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/time/rate"
+
+	"together-relay/relay"
+)
+
+// Run copies the events of a replay that was begun, or goes on with one that was interrupted. It
+// blocks until all are copied, and tells now and then how far it has got. What stands in its way
+// for a while, such as a stream that is full or a server that is away, it tells too, and tries
+// again. The error is that of ctx, or says why it cannot go on; either way, the replay can be run again.
+//
+// Copies are stored first and marked then. Whoever goes on looks at which copies are there, so
+// that none is made twice, also when the stream of the copies has forgotten their ids.
+func (p *Replayer) Run(ctx context.Context, plan Replay, told func(Replay, error)) (Replay, error) {
+	w := &replaying{Replayer: p, Replay: plan, told: told, limit: newLimit(plan.Rate)}
+	w.Owner = newOwner()
+	for {
+		err := w.pass(ctx)
+		switch {
+		case err == nil:
+			return w.Replay, nil
+		case ctx.Err() != nil:
+			ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookTimeout)
+			defer cancel()
+			if w.claimed {
+				_ = w.mark(ending) // whoever goes on looks at the copies, too
+			}
+			return w.Replay, ctx.Err()
+		case errors.Is(err, ErrReplayStopped), errors.Is(err, ErrReplayTaken), errors.Is(err, ErrReplayGone), errors.Is(err, ErrNoTeam):
+			return w.Replay, err
+		case errors.Is(err, errLookAgain):
+			continue
+		}
+		told(w.Replay, err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(shortWait):
+		}
+	}
+}
+
+func newLimit(perSecond float64) *rate.Limiter {
+	if perSecond == 0 {
+		return rate.NewLimiter(rate.Inf, 1)
+	}
+	return rate.NewLimiter(rate.Limit(perSecond), 1)
+}
+
+// replaying is a replay in the hands of one process.
+type replaying struct {
+	*Replayer
+	Replay
+	told    func(Replay, error)
+	limit   *rate.Limiter
+	claimed bool // the plan says that it is this process's
+
+	have   map[uint64]uint64 // copies that are stored and not marked, by their originals
+	looked time.Time         // when they were looked for
+	window time.Duration     // how long the stream of the copies remembers ids
+}
+
+// errLookAgain says that copies are gone that were marked.
+var errLookAgain = errors.New("the stream of the copies was made anew")
+
+// errBehind says that the server that was read from has not got all that is stored.
+var errBehind = errors.New("not all that is stored could be read yet")
+
+// markEvery is the time between two marks.
+const markEvery = time.Second
+
+// pass copies from the last event on, until all are copied or something stands in its way.
+func (w *replaying) pass(ctx context.Context) error {
+	if err := w.reader.Receives(ctx, w.Team); err != nil {
+		return err
+	}
+	if !w.claimed {
+		if err := w.mark(ctx); err != nil {
+			return err
+		}
+		w.claimed = true
+	}
+	if w.State != ReplayOpen {
+		return nil
+	}
+	if err := w.look(ctx); err != nil {
+		return err
+	}
+	from := max(w.Last+1, w.From)
+	events, err := openCursor(ctx, w.reader.js, w.reader.stream, span{filters: w.Filters, from: from, batch: w.batch()})
+	if err != nil {
+		return err
+	}
+	defer events.close()
+	for {
+		msg, at, ok, err := events.next(ctx)
+		if err != nil {
+			return err
+		}
+		if !ok && w.Last < w.To {
+			if more, err := w.more(ctx); more || err != nil {
+				return errors.Join(errBehind, err)
+			}
+		}
+		if !ok || at.Sequence > w.To {
+			w.State = ReplayDone
+			if err := w.mark(ctx); err != nil {
+				w.State = ReplayOpen
+				return err
+			}
+			return w.log.flush()
+		}
+		if err := w.copyOne(ctx, msg, at); err != nil {
+			return err
+		}
+		if time.Since(w.Marked) >= markEvery {
+			if err := w.mark(ctx); err != nil {
+				return err
+			}
+			w.told(w.Replay, nil)
+		}
+	}
+}
+
+// batch is how many events are asked for at a time: those of a second, and few enough to hold.
+func (w *replaying) batch() int {
+	if w.Rate == 0 {
+		return 64
+	}
+	return int(min(max(w.Rate, 1), 64))
+}
+
+// copyOne copies an event, unless its copy is there.
+func (w *replaying) copyOne(ctx context.Context, msg jetstream.Msg, at Place) error {
+	copied, there := w.have[at.Sequence]
+	if !there {
+		if err := w.limit.Wait(ctx); err != nil {
+			return err
+		}
+		if time.Since(w.looked) > w.window/2 { // as after a long wait: another process may have copied meanwhile
+			last := w.Last
+			if err := w.look(ctx); err != nil {
+				return err
+			}
+			if w.Last != last {
+				return errLookAgain
+			}
+			copied, there = w.have[at.Sequence]
+		}
+	}
+	if !there {
+		got, err := w.log.copyTo(ctx, w.Team, Original{Subject: at.Subject, Sequence: at.Sequence, Header: msg.Headers(), Data: msg.Data()}, w.ID)
+		if large, ok := errors.AsType[*relay.Unusable](err); ok {
+			w.Skipped++
+			w.Last = at.Sequence
+			w.told(w.Replay, fmt.Errorf("event %d is passed over: %w", at.Sequence, large))
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		copied = got.Sequence
+	}
+	w.Copied++
+	w.Last, w.Copy = at.Sequence, copied
+	return nil
+}
+
+// look finds the copies that are stored and not marked, by the sequences of their originals.
+func (w *replaying) look(ctx context.Context) error {
+	looked := time.Now()
+	stream, err := w.reader.lookup(ctx, replayStream(w.reader.stream))
+	if err != nil {
+		return err
+	}
+	info := stream.CachedInfo()
+	from := w.CopiesAfter + 1
+	if info.State.LastSeq < w.CopiesAfter { // the stream was made anew
+		from = 1
+	}
+	if w.Copy > 0 {
+		known, err := w.known(ctx, stream, info.State)
+		if err != nil {
+			return err
+		}
+		if known {
+			from = w.Copy + 1
+		} else { // the mark outlived its copies
+			w.Copied, w.Skipped, w.Last, w.Copy = 0, 0, 0, 0
+		}
+	}
+	have := map[uint64]uint64{}
+	copies, err := openCursor(ctx, w.reader.js, replayStream(w.reader.stream), span{
+		filters: []string{replaySubject(w.Team, ">")}, from: from, headersOnly: true, batch: 500,
+	})
+	if err != nil {
+		return err
+	}
+	defer copies.close()
+	for {
+		msg, at, ok, err := copies.next(ctx)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			w.have, w.looked, w.window = have, looked, info.Config.Duplicates
+			return nil
+		}
+		if id, original := copyMarks(msg.Headers()); id == w.ID {
+			have[original] = at.Sequence
+		}
+	}
+}
+
+// known says whether the copy that the mark speaks of is stored, or was and has grown too old.
+func (w *replaying) known(ctx context.Context, stream jetstream.Stream, state jetstream.StreamState) (bool, error) {
+	if w.Copy < state.FirstSeq {
+		return true, nil
+	}
+	if w.Copy > state.LastSeq {
+		return false, nil
+	}
+	raw, err := stream.GetMsg(ctx, w.Copy)
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return true, nil // purged
+	}
+	if err != nil {
+		return false, fmt.Errorf("read copy %d: %w", w.Copy, err)
+	}
+	id, _ := copyMarks(raw.Header)
+	return id == w.ID, nil
+}
+
+// copyMarks reads which replay a copy belongs to, and the sequence of its original.
+func copyMarks(h nats.Header) (replay string, original uint64) {
+	replay, _ = unescapeValue(h.Get(replayHeader))
+	original, _ = strconv.ParseUint(h.Get(replayedHeader), 10, 64)
+	return replay, original
+}
+
+// mark stores how far the replay has got, after all of that is on disk.
+func (w *replaying) mark(ctx context.Context) error {
+	if err := w.log.flush(); err != nil {
+		return err
+	}
+	kv, err := w.bucket(ctx)
+	if err != nil {
+		return err
+	}
+	asking, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	next := w.Replay
+	next.Marked = time.Now().UTC()
+	revision, err := kv.Update(asking, next.key(), next.encode(), w.revision)
+	if lostRace(err) {
+		return w.lost(asking, kv)
+	}
+	if err != nil {
+		return fmt.Errorf("mark replay %s: %w", w.ID, err)
+	}
+	w.Marked, w.revision = next.Marked, revision
+	return nil
+}
+
+// lost finds out who has changed the plan meanwhile.
+func (w *replaying) lost(ctx context.Context, kv jetstream.KeyValue) error {
+	entry, err := kv.Get(ctx, w.key())
+	if errors.Is(err, jetstream.ErrKeyNotFound) {
+		return ErrReplayGone
+	}
+	if err != nil {
+		return fmt.Errorf("read replay %s: %w", w.ID, err)
+	}
+	have, ok := decodeReplay(entry)
+	switch {
+	case !ok:
+		return ErrReplayGone
+	case have.State == ReplayStopped:
+		return ErrReplayStopped
+	case have.Owner != w.Owner && w.claimed:
+		return ErrReplayTaken
+	case have.Owner == w.Owner:
+		w.revision = have.revision // our own mark, whose answer was lost
+		return w.mark(ctx)
+	}
+	w.revision = have.revision
+	// Another process went on until a moment ago. It learns that it is not its any more.
+	w.Copied, w.Skipped, w.Last, w.Copy, w.State = have.Copied, have.Skipped, have.Last, have.Copy, have.State
+	return w.mark(ctx)
+}
+
+// more asks the leader of the stream whether there is an event of the replay behind the last one.
+// Whoever else is asked may not have it yet.
+func (w *replaying) more(ctx context.Context) (bool, error) {
+	for _, filter := range w.Filters {
+		seq, err := w.reader.firstFrom(ctx, filter, max(w.Last+1, w.From))
+		if err != nil {
+			return false, err
+		}
+		if seq > 0 && seq <= w.To {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// firstFrom asks the leader for the first event of the filter from a sequence on; 0 is none.
+func (r *Reader) firstFrom(ctx context.Context, filter string, from uint64) (uint64, error) {
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	question, err := json.Marshal(map[string]any{"seq": from, "next_by_subj": filter})
+	if err != nil {
+		return 0, err
+	}
+	reply, err := r.nc.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+r.stream, question)
+	if err != nil {
+		return 0, fmt.Errorf("read stream %s: %w", r.stream, err)
+	}
+	var answer struct {
+		Message *struct {
+			Sequence uint64 `json:"seq"`
+		} `json:"message"`
+		Error *jetstream.APIError `json:"error"`
+	}
+	if err := json.Unmarshal(reply.Data, &answer); err != nil {
+		return 0, fmt.Errorf("read stream %s: %w", r.stream, err)
+	}
+	switch {
+	case answer.Error != nil && answer.Error.ErrorCode == jetstream.JSErrCodeMessageNotFound:
+		return 0, nil
+	case answer.Error != nil:
+		return 0, fmt.Errorf("read stream %s: %w", r.stream, answer.Error)
+	case answer.Message == nil:
+		return 0, nil
+	}
+	return answer.Message.Sequence, nil
+}

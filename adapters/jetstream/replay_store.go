@@ -1,0 +1,297 @@
+package jetstream
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base32"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// A Replay is a plan to copy stored events to one team, and how far it has got. It is kept in a KV
+// bucket beside the event stream until the events are too old to be there.
+type Replay struct {
+	ID   string `json:"id"`
+	Team string `json:"team"`
+
+	// What was asked for.
+	Types    []string  `json:"types,omitempty"`
+	Resource string    `json:"resource,omitempty"`
+	Any      bool      `json:"any,omitempty"`
+	Since    time.Time `json:"since,omitzero"`
+	Until    time.Time `json:"until,omitzero"`
+	Rate     float64   `json:"rate"` // copies in a second; 0 is as fast as it goes
+
+	// What that came to.
+	Filters     []string  `json:"filters"`
+	From        uint64    `json:"from"`
+	To          uint64    `json:"to"`
+	Before      uint64    `json:"before,omitempty"` // what lies before it was not stored any more; 0 if it does not matter
+	Total       uint64    `json:"total"`
+	CopiesAfter uint64    `json:"copies_after"` // where the stream of the copies ended then
+	Started     time.Time `json:"started"`
+
+	// How far it has got.
+	State   string    `json:"state"`   // one of the Replay constants
+	Copied  uint64    `json:"copied"`  // copies that are stored
+	Skipped uint64    `json:"skipped"` // events whose copy does not fit into a message
+	Last    uint64    `json:"last"`    // the last event that was copied or skipped
+	Copy    uint64    `json:"copy"`    // its copy's sequence, or that of the last one before it
+	Marked  time.Time `json:"marked"`
+	Owner   string    `json:"owner"` // who copies
+
+	Paused   bool `json:"-"` // the team gets nothing at the moment; known from Plan
+	revision uint64
+}
+
+// The states of a replay.
+const (
+	ReplayOpen    = "open" // it is being copied, or was interrupted
+	ReplayDone    = "done"
+	ReplayStopped = "stopped" // on purpose, and for good
+)
+
+// Why a replay does not go on.
+var (
+	ErrReplayStopped = errors.New("it was stopped")
+	ErrReplayTaken   = errors.New("another process goes on with it")
+	ErrReplayGone    = errors.New("its plan is gone, as when its team was removed or its events grew too old")
+	ErrNoReplay      = errors.New("no replay of that id")
+)
+
+// A Replayer copies stored events to single teams.
+type Replayer struct {
+	reader *Reader
+	log    *Log
+}
+
+// Replayer returns one on the reader's connection, which should be Patient. Of cfg, the stream,
+// Timeout and Flush count.
+func (r *Reader) Replayer(cfg Config) (*Replayer, error) {
+	log, err := r.Log(cfg)
+	return &Replayer{reader: r, log: log}, err
+}
+
+// replayBucket names the bucket of the plans.
+func replayBucket(stream string) string { return stream + "_REPLAYS" }
+
+// bucket finds the bucket of the plans, or makes it.
+func (p *Replayer) bucket(ctx context.Context) (jetstream.KeyValue, error) {
+	kv, err := p.reader.js.KeyValue(ctx, replayBucket(p.reader.stream))
+	if !errors.Is(err, jetstream.ErrBucketNotFound) {
+		return kv, err
+	}
+	stream, err := p.reader.lookup(ctx, p.reader.stream)
+	if err != nil {
+		return nil, err
+	}
+	events := stream.CachedInfo().Config
+	kv, err = p.reader.js.CreateKeyValue(ctx, jetstream.KeyValueConfig{
+		Bucket: replayBucket(p.reader.stream), Description: "replays of together-relay, and how far each has got",
+		TTL: events.MaxAge, Replicas: events.Replicas,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("make bucket %s: %w", replayBucket(p.reader.stream), err)
+	}
+	return kv, p.log.flush()
+}
+
+// Begin stores a plan under a new id. It refuses one that would copy events that another replay,
+// which is not over, is going to copy to the same team.
+func (p *Replayer) Begin(ctx context.Context, plan Replay) (Replay, error) {
+	kv, err := p.bucket(ctx)
+	if err != nil {
+		return plan, err
+	}
+	all, err := p.all(ctx, kv)
+	if err != nil {
+		return plan, err
+	}
+	for _, other := range all {
+		if other.State == ReplayOpen && other.sameAs(plan) {
+			return plan, fmt.Errorf("replay %s copies some of the same events to team %s and is not done; go on with replay --resume %s, or end it with replay stop %s",
+				other.ID, other.Team, other.ID, other.ID)
+		}
+	}
+	copies, err := p.reader.lookup(ctx, replayStream(p.reader.stream))
+	if err != nil {
+		return plan, err
+	}
+	plan.CopiesAfter, plan.Owner, plan.Marked = copies.CachedInfo().State.LastSeq, newOwner(), time.Now().UTC()
+	for {
+		plan.ID = newReplayID(plan.Started)
+		if slices.ContainsFunc(all, func(r Replay) bool { return r.ID == plan.ID }) {
+			continue
+		}
+		plan.revision, err = kv.Create(ctx, plan.key(), plan.encode())
+		if errors.Is(err, jetstream.ErrKeyExists) {
+			continue
+		}
+		if err != nil {
+			return plan, fmt.Errorf("store the plan of the replay: %w", err)
+		}
+		return plan, p.log.flush()
+	}
+}
+
+// Find reads a replay. It may be that another process goes on with it.
+func (p *Replayer) Find(ctx context.Context, id string) (Replay, error) {
+	all, err := p.Replays(ctx)
+	if err != nil {
+		return Replay{}, err
+	}
+	for _, r := range all {
+		if r.ID == id {
+			return r, nil
+		}
+	}
+	return Replay{}, fmt.Errorf("%s: %w", id, ErrNoReplay)
+}
+
+// Replays lists the replays, oldest first.
+func (p *Replayer) Replays(ctx context.Context) ([]Replay, error) {
+	kv, err := p.reader.js.KeyValue(ctx, replayBucket(p.reader.stream))
+	if errors.Is(err, jetstream.ErrBucketNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open bucket %s: %w", replayBucket(p.reader.stream), err)
+	}
+	return p.all(ctx, kv)
+}
+
+func (p *Replayer) all(ctx context.Context, kv jetstream.KeyValue) ([]Replay, error) {
+	watch, err := kv.WatchAll(ctx, jetstream.IgnoreDeletes())
+	if err != nil {
+		return nil, fmt.Errorf("read bucket %s: %w", kv.Bucket(), err)
+	}
+	defer func() { _ = watch.Stop() }()
+	var all []Replay
+	for {
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case entry, more := <-watch.Updates():
+			if entry == nil {
+				if !more {
+					return nil, fmt.Errorf("read bucket %s: the connection was lost", kv.Bucket())
+				}
+				slices.SortFunc(all, func(a, b Replay) int { return strings.Compare(a.ID, b.ID) })
+				return all, nil
+			}
+			if r, ok := decodeReplay(entry); ok {
+				all = append(all, r)
+			}
+		}
+	}
+}
+
+// Stop ends a replay for good. What it has copied stays with the team. A process that copies
+// learns of it within a few seconds.
+func (p *Replayer) Stop(ctx context.Context, id string) (Replay, error) {
+	for {
+		r, err := p.Find(ctx, id)
+		if err != nil || r.State != ReplayOpen {
+			return r, err
+		}
+		kv, err := p.bucket(ctx)
+		if err != nil {
+			return r, err
+		}
+		r.State = ReplayStopped
+		_, err = kv.Update(ctx, r.key(), r.encode(), r.revision)
+		if lostRace(err) { // a mark was made at this moment
+			continue
+		}
+		if err != nil {
+			return r, fmt.Errorf("stop replay %s: %w", id, err)
+		}
+		return r, p.log.flush()
+	}
+}
+
+// How much of a replay's copies the team has got, or is done with.
+const (
+	takenNone = "none"
+	takenSome = "some"
+	takenAll  = "all"
+)
+
+// Taken says how much of what a replay has copied so far was delivered to the team, and how much
+// it has acknowledged or given up: none, some or all. Both are empty if that is not known.
+func (p *Replayer) Taken(ctx context.Context, r Replay) (delivered, acknowledged string) {
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	consumer, err := p.reader.js.Consumer(ctx, replayStream(p.reader.stream), r.Team)
+	if err != nil || r.Copy == 0 {
+		return "", ""
+	}
+	info := consumer.CachedInfo()
+	part := func(place uint64) string {
+		switch {
+		case place >= r.Copy || info.NumPending == 0 && info.NumAckPending == 0:
+			return takenAll
+		case place <= r.CopiesAfter:
+			return takenNone
+		}
+		return takenSome
+	}
+	return part(info.Delivered.Stream), part(info.AckFloor.Stream)
+}
+
+// forgetReplays removes the plans of a team.
+func (r *Reader) forgetReplays(ctx context.Context, team string) error {
+	kv, err := r.js.KeyValue(ctx, replayBucket(r.stream))
+	if errors.Is(err, jetstream.ErrBucketNotFound) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("open bucket %s: %w", replayBucket(r.stream), err)
+	}
+	keys, err := kv.ListKeysFiltered(ctx, team+".*")
+	if err != nil {
+		return fmt.Errorf("read bucket %s: %w", kv.Bucket(), err)
+	}
+	for key := range keys.Keys() {
+		if err := kv.Purge(ctx, key); err != nil {
+			return fmt.Errorf("remove replay %s: %w", key, err)
+		}
+	}
+	return nil
+}
+
+func (p Replay) key() string { return p.Team + "." + p.ID }
+
+func (p Replay) encode() []byte {
+	text, err := json.Marshal(p)
+	if err != nil {
+		panic(err) // it has nothing that could fail
+	}
+	return text
+}
+
+func decodeReplay(entry jetstream.KeyValueEntry) (Replay, bool) {
+	var r Replay
+	err := json.Unmarshal(entry.Value(), &r)
+	r.revision = entry.Revision()
+	return r, err == nil && r.key() == entry.Key()
+}
+
+// newReplayID is a new id. Those of later replays sort behind those of earlier ones, and two made
+// in the same second differ.
+func newReplayID(now time.Time) string {
+	var raw [8]byte
+	binary.BigEndian.PutUint64(raw[:], uint64(now.Unix())<<24)
+	_, _ = rand.Read(raw[5:]) // never fails
+	text := base32.NewEncoding("0123456789abcdefghjkmnpqrstvwxyz").WithPadding(base32.NoPadding).EncodeToString(raw[1:7])
+	return text
+}
+
+func newOwner() string { return rand.Text() }

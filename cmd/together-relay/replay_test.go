@@ -1,0 +1,237 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/nats-io/nats.go/jetstream"
+
+	adapter "together-relay/adapters/jetstream"
+)
+
+// replayRelay is a relay with two teams and n events, all taken by the first of them.
+func replayRelay(t *testing.T, n int) (p *process, file string) {
+	t.Helper()
+	file = writeFile(t, filepath.Join(t.TempDir(), "relay.yaml"), "teams: {ml: {backoff: [30s], events: [batch.done]}, billing: {backoff: [30s], events: ['>']}}")
+	p = launch{env: withSecret, args: []string{"--config=" + file, fmt.Sprintf("--nats-listen=127.0.0.1:%d", fixedPort(t))}}.start(t).waitReady(t)
+	js := connect(t, p.nats)
+	ml := p.teamConsumer(t, js, "ml", "is there", there)
+	eventually(t, "the consumers of copies are there", func() bool {
+		_, err := js.Consumer(t.Context(), "TOGETHER_REPLAY", "ml")
+		return err == nil
+	})
+	for i := range n {
+		if a := p.mustSend(t, newBody(fmt.Sprint("evt_", i+1)), 200); a.Sequence != uint64(i+1) {
+			t.Fatalf("event %d: %+v", i+1, a)
+		}
+	}
+	if got := drain(t, ml); len(got) != n {
+		t.Fatalf("the team has %d events", len(got))
+	}
+	return p, file
+}
+
+// copied lists the originals of the copies for a team.
+func (p *process) copied(t *testing.T, team string) (originals []string, all []*jetstream.RawStreamMsg) {
+	t.Helper()
+	for _, msg := range messages(t, p.nats, "TOGETHER_REPLAY") {
+		if strings.HasPrefix(msg.Subject, "relay.replay."+team+".") {
+			originals, all = append(originals, msg.Header.Get("Relay-Replayed")), append(all, msg)
+		}
+	}
+	return originals, all
+}
+
+func numbers(from, to int) []string {
+	var all []string
+	for i := from; i <= to; i++ {
+		all = append(all, fmt.Sprint(i))
+	}
+	return all
+}
+
+// theReplay is the one that replay ls shows.
+func (p *process) theReplay(t *testing.T) replayLine {
+	t.Helper()
+	r := p.verb(t, "replay", "ls", "-o", "json")
+	var line replayLine
+	if err := json.Unmarshal([]byte(r.stdout), &line); err != nil || r.code != 0 {
+		t.Fatalf("replay ls: %+v, %v", r, err)
+	}
+	return line
+}
+
+// A replay that is killed anywhere, and taken up again, brings each event once.
+func TestReplayIsKilled(t *testing.T) {
+	t.Parallel()
+	const n = 120
+	p, _ := replayRelay(t, n)
+	js := connect(t, p.nats)
+	before, err := js.Stream(t.Context(), "TOGETHER")
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := before.CachedInfo().State.LastSeq
+
+	args := []string{"replay", "--team=ml", "--all", "--rate=60"}
+	for _, signal := range []syscall.Signal{syscall.SIGKILL, syscall.SIGKILL, syscall.SIGINT} {
+		cmd, stdout, stderr := p.newVerb(t, args...)
+		goal := 0
+		if s, err := js.Stream(t.Context(), "TOGETHER_REPLAY"); err == nil {
+			goal = int(s.CachedInfo().State.Msgs) + 20
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "some are copied", func() bool {
+			s, err := js.Stream(t.Context(), "TOGETHER_REPLAY")
+			return err == nil && int(s.CachedInfo().State.Msgs) >= goal
+		})
+		if err := cmd.Process.Signal(signal); err != nil {
+			t.Fatal(err)
+		}
+		_ = cmd.Wait()
+		line := p.theReplay(t)
+		if signal == syscall.SIGINT && (cmd.ProcessState.ExitCode() != exitFailed || !strings.Contains(stderr.String(), "interrupted with ") ||
+			!strings.Contains(stderr.String(), "replay --resume "+line.ID+" goes on") || !strings.Contains(stdout.String(), line.ID+"\tinterrupted\t")) {
+			t.Errorf("Ctrl-C: %s\n%s%s", cmd.ProcessState, stdout, stderr)
+		}
+		if !strings.Contains(stderr.String(), "together-relay: replay "+line.ID+": ") {
+			t.Errorf("it said %s", stderr)
+		}
+		args = []string{"replay", "--resume=" + line.ID, "--rate=60"}
+	}
+	if r := p.verb(t, "replay", "--team=ml", "--all"); r.code != exitFailed || !strings.Contains(r.stderr, "is not done; go on with replay --resume ") {
+		t.Errorf("a second one beside it: %+v", r)
+	}
+	r := p.verb(t, append(args, "-o", "json")...)
+	var line replayLine
+	if err := json.Unmarshal([]byte(r.stdout), &line); err != nil || r.code != 0 || line.State != "done" || line.Copied != n || line.Total != n {
+		t.Errorf("the last part: %+v, %v", r, err)
+	}
+	originals, copies := p.copied(t, "ml")
+	if diff := cmp.Diff(numbers(1, n), originals); diff != "" {
+		t.Errorf("copies (-want +got):\n%s", diff)
+	}
+	stored := messages(t, p.nats, "TOGETHER")
+	for i, msg := range copies[:min(len(copies), len(stored))] {
+		if !bytes.Equal(msg.Data, stored[i].Data) || msg.Header.Get("ce-replay") != line.ID || msg.Header.Get("ce-id") != stored[i].Header.Get("ce-id") {
+			t.Errorf("copy %d is %+v", i+1, msg)
+		}
+	}
+	if r := p.verb(t, args...); r.code != 0 || !strings.Contains(r.stdout, "\tdone\t") {
+		t.Errorf("once more: %+v", r)
+	}
+
+	// The team gets them all, nobody else does, and its place among the events is where it was.
+	c, err := js.Consumer(t.Context(), "TOGETHER_REPLAY", "ml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := drain(t, c); len(got) != n {
+		t.Errorf("the team got %d copies", len(got))
+	}
+	if others, _ := p.copied(t, "billing"); len(others) > 0 {
+		t.Errorf("another team has copies of %v", others)
+	}
+	if info, err := before.Info(t.Context()); err != nil || info.State.LastSeq != last {
+		t.Errorf("the stream of events was written to: %+v, %v", info, err)
+	}
+	if line := p.teamLines(t)["ml"]; line.Pending != 0 || line.InFlight != 0 || line.Acknowledged.Sequence != n {
+		t.Errorf("the team is at %+v", line)
+	}
+	eventually(t, "the replay is taken", func() bool { line := p.theReplay(t); return line.Delivered == "all" && line.Acknowledged == "all" })
+}
+
+// The relay whose server holds it all is killed beneath a replay, which waits and goes on.
+func TestReplayOutlastsTheServer(t *testing.T) {
+	t.Parallel()
+	const n = 100
+	p, file := replayRelay(t, n)
+	cmd, stdout, stderr := p.newVerb(t, "replay", "--team=ml", "--all", "--rate=50", "--config="+file)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	js := connect(t, p.nats)
+	eventually(t, "some are copied", func() bool {
+		s, err := js.Stream(t.Context(), "TOGETHER_REPLAY")
+		return err == nil && s.CachedInfo().State.Msgs >= 20
+	})
+	p.kill(t)
+	eventually(t, "it says that it waits", func() bool { return strings.Contains(stderr.String(), "and waiting: ") })
+	listen := strings.TrimPrefix(p.nats, "nats://")
+	p = launch{dir: p.dir, env: withSecret, args: []string{"--config=" + file, "--nats-listen=" + listen}}.start(t).waitReady(t)
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("%v\n%s%s", err, stdout, stderr)
+	}
+	if !strings.Contains(stderr.String(), "it goes on") || !strings.Contains(stdout.String(), "\tdone\t100 of 100 events copied to ml") {
+		t.Errorf("it said\n%s%s", stdout, stderr)
+	}
+	originals, _ := p.copied(t, "ml")
+	if diff := cmp.Diff(numbers(1, n), originals); diff != "" {
+		t.Errorf("copies (-want +got):\n%s", diff)
+	}
+}
+
+func TestReplayIsStoppedFromOutside(t *testing.T) {
+	t.Parallel()
+	p, _ := replayRelay(t, 60)
+	cmd, stdout, stderr := p.newVerb(t, "replay", "--team=billing", "--all", "--rate=5")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it is running", func() bool { return strings.Contains(p.verb(t, "replay", "ls").stdout, "  running  ") })
+	id := p.theReplay(t).ID
+	if r := p.verb(t, "replay", "stop", id); r.code != 0 || !strings.Contains(r.stdout, id+"\tstopped\t") {
+		t.Errorf("replay stop: %+v", r)
+	}
+	_ = cmd.Wait()
+	if cmd.ProcessState.ExitCode() != exitFailed || !strings.Contains(stderr.String(), "replay "+id+": it was stopped") {
+		t.Errorf("%s\n%s%s", cmd.ProcessState, stdout, stderr)
+	}
+	if r := p.verb(t, "replay", "--resume", id); r.code != exitFailed || !strings.Contains(r.stderr, "was stopped for good") {
+		t.Errorf("replay --resume: %+v", r)
+	}
+}
+
+func sampleReplay(total, copied uint64) adapter.Replay {
+	return adapter.Replay{ID: "x", Team: "ml", State: adapter.ReplayOpen, Rate: 100, Total: total, Copied: copied, From: 1, To: total, Last: copied}
+}
+
+func TestReplayProgress(t *testing.T) {
+	t.Parallel()
+	var said bytes.Buffer
+	open := sampleReplay(1000, 0)
+	p := newReplayProgress(&said, open)
+	for _, step := range []struct {
+		copied  uint64
+		ago     time.Duration
+		trouble string
+		want    string
+	}{
+		{100, time.Second, "", ""},
+		{200, 4 * time.Second, "", "together-relay: 200 of 1000 copied, 50 a second, last sequence 200, 16s left\n"},
+		{200, 0, "full", "together-relay: 200 of 1000 copied, and waiting: full; trying again\n"},
+		{200, 0, "full", ""},
+		{200, 0, "away", "together-relay: 200 of 1000 copied, and waiting: away; trying again\n"},
+		{201, 0, "", "together-relay: it goes on\n"},
+	} {
+		said.Reset()
+		p.said = time.Now().Add(-step.ago)
+		var trouble error
+		if step.trouble != "" {
+			trouble = fmt.Errorf("%s", step.trouble)
+		}
+		p.told(sampleReplay(1000, step.copied), trouble)
+		if diff := cmp.Diff(step.want, said.String()); diff != "" {
+			t.Errorf("%+v (-want +got):\n%s", step, diff)
+		}
+	}
+}
