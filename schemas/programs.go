@@ -31,11 +31,12 @@ func Languages() []string {
 	return names
 }
 
-// Program is the subscriber of the language for a consumer that is there: bound to it by its name,
-// and without the part that makes one. CONSUMER and NATS_URL in the program's environment still
-// say otherwise. Run says how it is run. Stream, consumer and url are put into the program as they
-// are, so none may hold what ends a text in its language.
-func Program(language, stream, consumer, url string) (text, run string, err error) {
+// Program is the subscriber of the language for a team: bound by its name to its two consumers, that
+// of the stream and that of replays, and without the part that makes one. It asks for no more than
+// the state of both and their next messages. CONSUMER and NATS_URL in the program's environment
+// still say otherwise. Run says how it is run. What is put into the program is put as it is, so
+// none of it may hold what ends a text in its language.
+func Program(language, stream, replays, consumer, url string) (text, run string, err error) {
 	i := slices.IndexFunc(programs(), func(p program) bool { return p.language == language })
 	if i < 0 {
 		return "", "", fmt.Errorf("no program in %q; there are %s", language, strings.Join(Languages(), ", "))
@@ -57,8 +58,7 @@ func Program(language, stream, consumer, url string) (text, run string, err erro
 		}
 		text = strings.Replace(text, edit[0], edit[1], 1)
 	}
-	text = strings.ReplaceAll(text, "TOGETHER", stream)
-	return strings.ReplaceAll(text, server, url), p.run, nil
+	return strings.NewReplacer("TOGETHER_REPLAY", replays, "TOGETHER", stream, server, url).Replace(text), p.run, nil
 }
 
 func programs() []program {
@@ -67,26 +67,58 @@ func programs() []program {
 			language: "go", file: "go.txt", url: "nats.DefaultURL",
 			edits: [][2]string{
 				{"\t\"errors\"\n", ""},
+				{"\t\"os/signal\"\n", "\t\"os/signal\"\n\t\"sync\"\n"},
 				{`	durable, filter := cmp.Or(os.Getenv("CONSUMER"), "demo-go"), cmp.Or(os.Getenv("FILTER"), "together.>")
-	consumer, err := js.Consumer(ctx, "TOGETHER", durable)
+	consumer, err := js.Consumer(ctx, stream, durable)
 	if errors.Is(err, jetstream.ErrConsumerNotFound) {
 		config := jetstream.ConsumerConfig{Durable: durable, FilterSubject: filter, AckPolicy: jetstream.AckExplicitPolicy}
-		consumer, err = js.CreateConsumer(ctx, "TOGETHER", config)
+		consumer, err = js.CreateConsumer(ctx, stream, config)
 	}
-`, `	consumer, err := js.Consumer(ctx, "TOGETHER", cmp.Or(os.Getenv("CONSUMER"), "demo-go"))
+`, `	consumer, err := js.Consumer(ctx, stream, cmp.Or(os.Getenv("CONSUMER"), "demo-go"))
+`},
+				{`	if err := take(ctx, js, "TOGETHER"); err != nil {
+		log.Fatal(err)
+	}
+`, `	var beside sync.WaitGroup
+	beside.Go(func() { // replays and dead letters to be tried again
+		if err := take(ctx, js, "TOGETHER_REPLAY"); err != nil {
+			log.Printf("nothing is taken from TOGETHER_REPLAY: %v", err)
+		}
+	})
+	if err := take(ctx, js, "TOGETHER"); err != nil {
+		log.Fatal(err)
+	}
+	beside.Wait()
 `},
 			},
 			run: "save it as main.go in a folder of its own, then: go mod init subscriber && go mod tidy && go run .",
 		},
 		{
 			language: "java", file: "java/src/main/java/Subscriber.java", url: "nats://127.0.0.1:4222",
-			edits: [][2]string{{`      try {
-        connection.jetStreamManagement().getConsumerInfo("TOGETHER", durable);
-      } catch (JetStreamApiException missing) {
-        connection.jetStreamManagement().createConsumer("TOGETHER", ConsumerConfiguration.builder().durable(durable)
-            .filterSubject(System.getenv().getOrDefault("FILTER", "together.>")).ackPolicy(AckPolicy.Explicit).build());
-      }
-`, ""}, {"import io.nats.client.api.*;\n", ""}},
+			edits: [][2]string{
+				{`    try {
+      connection.jetStreamManagement().getConsumerInfo(stream, durable);
+    } catch (JetStreamApiException missing) {
+      connection.jetStreamManagement().createConsumer(stream, ConsumerConfiguration.builder().durable(durable)
+          .filterSubject(System.getenv().getOrDefault("FILTER", "together.>")).ackPolicy(AckPolicy.Explicit).build());
+    }
+`, `    connection.jetStreamManagement().getConsumerInfo(stream, durable); // It has to be there.
+`},
+				{"import io.nats.client.api.*;\n", ""},
+				{`      take(connection, "TOGETHER");
+`, `      var beside = new Thread(() -> { // Replays and dead letters to be tried again.
+        try {
+          take(connection, "TOGETHER_REPLAY");
+        } catch (Exception e) {
+          System.err.println("nothing is taken from TOGETHER_REPLAY: " + e);
+        }
+      });
+      beside.setDaemon(true);
+      beside.start();
+      take(connection, "TOGETHER");
+      beside.join();
+`},
+			},
 			run: "save it as Subscriber.java, in a project with io.nats:jnats and io.cloudevents:cloudevents-http-basic",
 		},
 		{
@@ -94,12 +126,27 @@ func programs() []program {
 			edits: [][2]string{
 				{"from nats.js.api import AckPolicy, ConsumerConfig\nfrom nats.js.errors import NotFoundError\n", ""},
 				{"FILTER = os.environ.get(\"FILTER\", \"together.>\")\n", ""},
-				{`        try:
-            await jetstream.consumer_info(STREAM, CONSUMER)
-        except NotFoundError:
-            config = ConsumerConfig(durable_name=CONSUMER, filter_subject=FILTER, ack_policy=AckPolicy.EXPLICIT)
-            await jetstream.add_consumer(STREAM, config)
-`, "        await jetstream.consumer_info(STREAM, CONSUMER)  # it has to be there\n"},
+				{`    try:
+        await jetstream.consumer_info(stream, CONSUMER)
+    except NotFoundError:
+        config = ConsumerConfig(durable_name=CONSUMER, filter_subject=FILTER, ack_policy=AckPolicy.EXPLICIT)
+        await jetstream.add_consumer(stream, config)
+`, "    await jetstream.consumer_info(stream, CONSUMER)  # it has to be there\n"},
+				{`async def main():
+`, `async def take_replays(jetstream, stopping):
+    """Replays and dead letters to be tried again."""
+    try:
+        await take(jetstream, "TOGETHER_REPLAY", stopping)
+    except nats.errors.Error as error:
+        print(f"nothing is taken from TOGETHER_REPLAY: {error}", file=sys.stderr)
+
+
+async def main():
+`},
+				{`        await take(connection.jetstream(), "TOGETHER", stopping)
+`, `        jetstream = connection.jetstream()
+        await asyncio.gather(take(jetstream, "TOGETHER", stopping), take_replays(jetstream, stopping))
+`},
 			},
 			run: "save it as subscriber.py, then: python3 -m venv .venv && .venv/bin/pip install nats-py==2.16.0 cloudevents==2.2.0 && .venv/bin/python subscriber.py",
 		},
@@ -107,18 +154,26 @@ func programs() []program {
 			language: "rust", file: "rust/src/main.rs", url: "nats://127.0.0.1:4222",
 			edits: [][2]string{
 				{"use async_nats::jetstream::consumer::{AckPolicy, pull::Config};\n", ""},
-				{"use async_nats::jetstream::{self, AckKind, Message};", "use async_nats::jetstream::{self, AckKind, Message, consumer::PullConsumer};"},
+				{"use async_nats::jetstream::{self, AckKind, Context, Message};", "use async_nats::jetstream::{self, AckKind, Context, Message, consumer::PullConsumer};"},
 				{`    let (durable, filter_subject) = (setting("CONSUMER", "demo-rust"), setting("FILTER", "together.>"));
-    let consumer = match context.get_consumer_from_stream(&durable, "TOGETHER").await {
+    let consumer = match context.get_consumer_from_stream(&durable, stream).await {
         Ok(found) => found,
         Err(_) => {
             let durable_name = Some(durable);
             let config = Config { durable_name, filter_subject, ack_policy: AckPolicy::Explicit, ..Default::default() };
-            context.create_consumer_strict_on_stream(config, "TOGETHER").await? // changes none that exists
+            context.create_consumer_strict_on_stream(config, stream).await? // changes none that exists
         }
     };
-`, `    let durable = setting("CONSUMER", "demo-rust");
-    let consumer: PullConsumer = context.get_consumer_from_stream(&durable, "TOGETHER").await?;
+`, `    let consumer: PullConsumer = context.get_consumer_from_stream(setting("CONSUMER", "demo-rust"), stream).await?;
+`},
+				{`    take(&context, "TOGETHER").await?;
+`, `    let beside = async { // replays and dead letters to be tried again
+        if let Err(error) = take(&context, "TOGETHER_REPLAY").await {
+            eprintln!("nothing is taken from TOGETHER_REPLAY: {error}");
+        }
+        Ok(())
+    };
+    tokio::try_join!(take(&context, "TOGETHER"), beside)?;
 `},
 			},
 			run: "in a new folder: cargo init --edition 2024 --name subscriber && cargo add async-nats@=0.51.0 cloudevents-sdk@=0.9.0 futures-util@=0.3.34 " +
@@ -127,10 +182,22 @@ func programs() []program {
 		},
 		{
 			language: "shell", file: "shell/subscriber.sh", url: "nats://127.0.0.1:4222",
-			edits: [][2]string{{`nats consumer info TOGETHER "$consumer" >/dev/null 2>&1 ||
-  nats consumer add TOGETHER "$consumer" --pull --ack explicit --filter "${FILTER:-together.>}" --defaults >/dev/null
-`, `nats consumer info TOGETHER "$consumer" >/dev/null # it has to be there
-`}},
+			edits: [][2]string{
+				{`  nats consumer info "$1" "$consumer" </dev/null >/dev/null 2>&1 ||
+    nats consumer add "$1" "$consumer" --pull --ack explicit --filter "${FILTER:-together.>}" --defaults >/dev/null
+`, `  nats request --raw "\$JS.API.CONSUMER.INFO.$1.$consumer" '' | grep '"config"' >/dev/null || # it has to be there
+    { echo "nothing is taken from $1: there is no consumer $consumer" >&2; return 1; }
+`},
+				{`take TOGETHER
+`, `{ # replays and dead letters to be tried again, beside the rest
+  trap 'stopping=1' TERM
+  take TOGETHER_REPLAY || :
+} &
+beside=$!
+trap 'kill "$beside" 2>/dev/null || :; wait' EXIT
+take TOGETHER
+`},
+			},
 			run: "save it as subscriber.sh, then: go install github.com/nats-io/natscli/nats@v0.5.1 && bash subscriber.sh",
 		},
 		{
@@ -138,13 +205,19 @@ func programs() []program {
 			edits: [][2]string{
 				{"import { AckPolicy, jetstream, JetStreamApiCodes, jetstreamManager, type JsMsg }", "import { jetstream, type JsMsg }"},
 				{`, FILTER = "together.>" }`, " }"},
-				{`const manager = await jetstreamManager(connection, { checkAPI: false });
-await manager.consumers.info(stream, CONSUMER).catch((error) => {
-  if (error.code !== JetStreamApiCodes.ConsumerNotFound) throw error;
-  const config = { durable_name: CONSUMER, filter_subject: FILTER, ack_policy: AckPolicy.Explicit };
-  return manager.consumers.add(stream, config);
-});
+				{`  const manager = await jetstreamManager(connection, { checkAPI: false });
+  await manager.consumers.info(stream, CONSUMER).catch((error) => {
+    if (error.code !== JetStreamApiCodes.ConsumerNotFound) throw error;
+    const config = { durable_name: CONSUMER, filter_subject: FILTER, ack_policy: AckPolicy.Explicit };
+    return manager.consumers.add(stream, config);
+  });
 `, ""},
+				{`await take("TOGETHER");
+`, `// Replays and dead letters to be tried again are taken beside the rest.
+const beside = take("TOGETHER_REPLAY")
+  .catch((error) => console.error(` + "`nothing is taken from TOGETHER_REPLAY: ${error}`" + `));
+await Promise.all([take("TOGETHER"), beside]);
+`},
 			},
 			run: "save it as subscriber.ts, then: npm init -y && npm pkg set type=module && npm install @nats-io/jetstream@3.4.0 " +
 				"@nats-io/transport-node@3.4.0 cloudevents@10.0.0 tsx@4.23.15 && node --import tsx subscriber.ts",

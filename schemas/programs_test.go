@@ -25,16 +25,27 @@ func TestPrograms(t *testing.T) {
 	if !slices.Equal(folders, Languages()) {
 		t.Errorf("there are %q, and %q can be printed", folders, Languages())
 	}
+	for _, p := range programs() {
+		text, err := clients.ReadFile("clients/" + p.file)
+		if err != nil {
+			t.Error(err)
+		} else if n := strings.Count(string(text), "\n"); n > 70 { // as the README says
+			t.Errorf("the program in %s has %d lines", p.language, n)
+		}
+	}
 	for _, language := range Languages() {
-		text, run, err := Program(language, "EVENTS", "billing", "nats://nats.example.com:4333")
+		text, run, err := Program(language, "EVENTS", "EVENTS_AGAIN", "billing", "nats://nats.example.com:4333")
 		if err != nil {
 			t.Error(err)
 			continue
 		}
-		for _, part := range []string{"EVENTS", "billing", "nats://nats.example.com:4333", "CONSUMER", "NATS_URL"} {
-			if !strings.Contains(text, part) {
+		for _, part := range []string{"EVENTS", "EVENTS_AGAIN", "billing", "nats://nats.example.com:4333", "CONSUMER", "NATS_URL", "NATS_USER", "NATS_PASSWORD"} {
+			if !regexp.MustCompile(`\b` + regexp.QuoteMeta(part) + `\b`).MatchString(text) {
 				t.Errorf("%s: %s is not in the program", language, part)
 			}
+		}
+		if found := regexp.MustCompile(`getConsumerContext|get_stream|streams\.get|STREAM\.`).FindString(text); found != "" {
+			t.Errorf("%s: %s asks for the stream, which no team may", language, found)
 		}
 		if found := regexp.MustCompile(`TOGETHER|demo-|FILTER|127\.0\.0\.1|[Cc]reateConsumer|create_consumer|add_consumer|consumers?\.add|consumer add`).FindString(text); found != "" {
 			t.Errorf("%s: %s is in the program", language, found)
@@ -43,7 +54,7 @@ func TestPrograms(t *testing.T) {
 			t.Errorf("%s: how it is run: %q", language, run)
 		}
 	}
-	if _, _, err := Program("cobol", "EVENTS", "billing", "nats://localhost"); err == nil || !strings.Contains(err.Error(), "go, java, python, rust, shell, typescript") {
+	if _, _, err := Program("cobol", "EVENTS", "EVENTS_AGAIN", "billing", "nats://localhost"); err == nil || !strings.Contains(err.Error(), "go, java, python, rust, shell, typescript") {
 		t.Errorf("cobol: %v", err)
 	}
 }
@@ -62,7 +73,7 @@ func TestProgramInGo(t *testing.T) {
 	if string(program) != string(printed) {
 		t.Error("schemas/clients/go.txt is no copy of schemas/clients/go/main.go; make it one")
 	}
-	text, _, err := Program("go", "EVENTS", "billing", "nats://localhost")
+	text, _, err := Program("go", "EVENTS", "EVENTS_AGAIN", "billing", "nats://localhost")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,7 +108,7 @@ func TestProgramsAreRunWithWhatTheyAreTestedWith(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, run, err := Program(language, "EVENTS", "billing", "nats://localhost")
+		_, run, err := Program(language, "EVENTS", "EVENTS_AGAIN", "billing", "nats://localhost")
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"together-relay/adapters/jetstream"
 	"together-relay/schemas"
 )
 
@@ -17,9 +18,12 @@ func newTeamsSnippet() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "snippet NAME --lang LANGUAGE",
 		Short: "Print a program that takes the team's events",
-		Long: `Prints a whole program that binds to the team's consumer, prints each event and acknowledges it;
-standard error says how to run it. CONSUMER and NATS_URL in its environment name another consumer and server.
-What is needed to log in at NATS is not in it. A relay has to have made the consumer.`,
+		Long: `Prints a whole program that binds to the team's two consumers, that of the events and that of what is
+replayed for the team, takes from both at once, prints each event and acknowledges it; standard error says how
+to run it. It asks NATS for no more than a team may do. A relay has to have made the consumers.
+
+It has no password in it: it logs in with NATS_USER and NATS_PASSWORD of its environment, or with what stands in
+NATS_URL there. CONSUMER names another consumer.`,
 		Example: `  together-relay teams snippet billing --lang python > subscriber.py
   together-relay teams snippet billing --lang go > main.go`,
 		Args: cobra.ExactArgs(1),
@@ -44,7 +48,8 @@ What is needed to log in at NATS is not in it. A relay has to have made the cons
 		if language == "" {
 			return usagef("--lang is missing; it is one of %s", languages)
 		}
-		text, run, err := schemas.Program(language, s.stream.Stream, name, server)
+		streams := jetstream.TeamStreams(s.stream.Stream)
+		text, run, err := schemas.Program(language, streams[0], streams[1], name, server)
 		if err != nil {
 			return usagef("%w", err)
 		}

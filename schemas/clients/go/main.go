@@ -22,20 +22,28 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	nc, err := nats.Connect(cmp.Or(os.Getenv("NATS_URL"), nats.DefaultURL), nats.MaxReconnects(-1))
+	login := nats.UserInfo(os.Getenv("NATS_USER"), os.Getenv("NATS_PASSWORD"))
+	nc, err := nats.Connect(cmp.Or(os.Getenv("NATS_URL"), nats.DefaultURL), login, nats.MaxReconnects(-1))
 	if err != nil {
 		log.Fatal(err)
 	}
 	defer nc.Close()
 	js, _ := jetstream.New(nc)
+	if err := take(ctx, js, "TOGETHER"); err != nil {
+		log.Fatal(err)
+	}
+}
+
+// take handles the messages of its consumer on the stream until ctx is over.
+func take(ctx context.Context, js jetstream.JetStream, stream string) error {
 	durable, filter := cmp.Or(os.Getenv("CONSUMER"), "demo-go"), cmp.Or(os.Getenv("FILTER"), "together.>")
-	consumer, err := js.Consumer(ctx, "TOGETHER", durable)
+	consumer, err := js.Consumer(ctx, stream, durable)
 	if errors.Is(err, jetstream.ErrConsumerNotFound) {
 		config := jetstream.ConsumerConfig{Durable: durable, FilterSubject: filter, AckPolicy: jetstream.AckExplicitPolicy}
-		consumer, err = js.CreateConsumer(ctx, "TOGETHER", config)
+		consumer, err = js.CreateConsumer(ctx, stream, config)
 	}
 	if err != nil {
-		log.Fatal(err)
+		return err
 	}
 	for ctx.Err() == nil {
 		msg, err := consumer.Next(jetstream.FetchContext(ctx))
@@ -56,4 +64,5 @@ func main() {
 			msg.Ack()
 		}
 	}
+	return nil
 }

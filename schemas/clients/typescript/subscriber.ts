@@ -5,8 +5,8 @@ import { type CloudEvent, HTTP } from "cloudevents";
 import { writeSync } from "node:fs";
 import { setTimeout } from "node:timers/promises";
 
-const stream = "TOGETHER";
-const { NATS_URL = "nats://127.0.0.1:4222", CONSUMER = "demo-typescript", FILTER = "together.>" } = process.env;
+const { NATS_URL = "nats://127.0.0.1:4222", NATS_USER, NATS_PASSWORD } = process.env;
+const { CONSUMER = "demo-typescript", FILTER = "together.>" } = process.env;
 
 /** Your work goes here. Throw to have the event again later. */
 async function handle(event: CloudEvent<unknown>, data: string): Promise<void> {
@@ -26,31 +26,37 @@ function read(message: JsMsg): CloudEvent<unknown> {
 let stopping = false;
 for (const signal of ["SIGINT", "SIGTERM"]) process.once(signal, () => stopping = true);
 
-const connection = await connect({ servers: NATS_URL, maxReconnectAttempts: -1 });
-const manager = await jetstreamManager(connection, { checkAPI: false });
-await manager.consumers.info(stream, CONSUMER).catch((error) => {
-  if (error.code !== JetStreamApiCodes.ConsumerNotFound) throw error;
-  const config = { durable_name: CONSUMER, filter_subject: FILTER, ack_policy: AckPolicy.Explicit };
-  return manager.consumers.add(stream, config);
-});
-const consumer = await jetstream(connection).consumers.get(stream, CONSUMER);
-
-while (!stopping) {
-  const message = await consumer.next({ expires: 1000 }).catch(() => setTimeout(1000, null)); // no server?
-  if (!message) continue;
-  let event: CloudEvent<unknown>;
-  try {
-    event = read(message);
-  } catch (error) {
-    message.term(`not a CloudEvent: ${error}`); // and never will be
-    continue;
-  }
-  try {
-    await handle(event, message.string());
-    message.ack();
-  } catch (error) {
-    console.error(`handle ${event.id}: ${error}`);
-    message.nak(5000);
+/** Handles the messages of its consumer on the stream until a signal ends it. */
+async function take(stream: string): Promise<void> {
+  const manager = await jetstreamManager(connection, { checkAPI: false });
+  await manager.consumers.info(stream, CONSUMER).catch((error) => {
+    if (error.code !== JetStreamApiCodes.ConsumerNotFound) throw error;
+    const config = { durable_name: CONSUMER, filter_subject: FILTER, ack_policy: AckPolicy.Explicit };
+    return manager.consumers.add(stream, config);
+  });
+  const consumer = await jetstream(connection).consumers.get(stream, CONSUMER);
+  while (!stopping) {
+    const message = await consumer.next({ expires: 1000 }).catch(() => setTimeout(1000, null)); // no server?
+    if (!message) continue;
+    let event: CloudEvent<unknown>;
+    try {
+      event = read(message);
+    } catch (error) {
+      message.term(`not a CloudEvent: ${error}`); // and never will be
+      continue;
+    }
+    try {
+      await handle(event, message.string());
+      message.ack();
+    } catch (error) {
+      console.error(`handle ${event.id}: ${error}`);
+      message.nak(5000);
+    }
   }
 }
+
+const { username, password } = new URL(NATS_URL); // the client takes neither from there
+const login = { user: NATS_USER ?? username, pass: NATS_PASSWORD ?? password };
+const connection = await connect({ servers: NATS_URL, ...login, maxReconnectAttempts: -1 });
+await take("TOGETHER");
 await connection.drain();

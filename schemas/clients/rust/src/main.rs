@@ -1,6 +1,7 @@
 //! Prints every event of the stream TOGETHER, each acknowledged once it is handled.
 use async_nats::jetstream::consumer::{AckPolicy, pull::Config};
-use async_nats::jetstream::{self, AckKind, Message};
+use async_nats::jetstream::{self, AckKind, Context, Message};
+use async_nats::{ConnectOptions, ServerAddr};
 use cloudevents::{AttributesReader, Event};
 use futures_util::StreamExt;
 use std::{env, io::Write, time::Duration};
@@ -24,19 +25,20 @@ fn read(message: &Message) -> Result<Event, async_nats::Error> {
     Ok(serde_json::from_value(attributes.into())?)
 }
 
-#[tokio::main]
-async fn main() -> Result<(), async_nats::Error> {
+fn setting(name: &str, default: &str) -> String {
+    env::var(name).unwrap_or(default.to_owned())
+}
+
+/// Handles the messages of its consumer on the stream until a signal ends it.
+async fn take(context: &Context, stream: &str) -> Result<(), async_nats::Error> {
     let (mut int, mut term) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    let setting = |name, default: &str| env::var(name).unwrap_or(default.to_owned());
-    let client = async_nats::connect(setting("NATS_URL", "nats://127.0.0.1:4222")).await?;
-    let context = jetstream::new(client.clone());
     let (durable, filter_subject) = (setting("CONSUMER", "demo-rust"), setting("FILTER", "together.>"));
-    let consumer = match context.get_consumer_from_stream(&durable, "TOGETHER").await {
+    let consumer = match context.get_consumer_from_stream(&durable, stream).await {
         Ok(found) => found,
         Err(_) => {
             let durable_name = Some(durable);
             let config = Config { durable_name, filter_subject, ack_policy: AckPolicy::Explicit, ..Default::default() };
-            context.create_consumer_strict_on_stream(config, "TOGETHER").await? // changes none that exists
+            context.create_consumer_strict_on_stream(config, stream).await? // changes none that exists
         }
     };
     loop {
@@ -53,5 +55,16 @@ async fn main() -> Result<(), async_nats::Error> {
         };
         message.ack_with(answer).await?;
     }
+    Ok(())
+}
+
+#[tokio::main]
+async fn main() -> Result<(), async_nats::Error> {
+    let server: ServerAddr = setting("NATS_URL", "nats://127.0.0.1:4222").parse()?;
+    let user = setting("NATS_USER", server.username().unwrap_or_default()); // the client takes neither from the URL
+    let password = setting("NATS_PASSWORD", server.password().unwrap_or_default());
+    let client = ConnectOptions::with_user_and_password(user, password).connect(server).await?;
+    let context = jetstream::new(client.clone());
+    take(&context, "TOGETHER").await?;
     Ok(client.flush().await?)
 }

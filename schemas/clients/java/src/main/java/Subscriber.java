@@ -28,32 +28,43 @@ public final class Subscriber {
     return HttpMessageFactory.createReader(headers, message.getData()).toEvent();
   }
 
+  /** Handles the messages of its consumer on the stream until a signal ends it. */
+  private static void take(Connection connection, String stream) throws Exception {
+    var durable = System.getenv().getOrDefault("CONSUMER", "demo-java");
+    try {
+      connection.jetStreamManagement().getConsumerInfo(stream, durable);
+    } catch (JetStreamApiException missing) {
+      connection.jetStreamManagement().createConsumer(stream, ConsumerConfiguration.builder().durable(durable)
+          .filterSubject(System.getenv().getOrDefault("FILTER", "together.>")).ackPolicy(AckPolicy.Explicit).build());
+    }
+    var subscription = connection.jetStream().subscribe(null, PullSubscribeOptions.fastBind(stream, durable));
+    while (!stopping) {
+      Message message = null;
+      CloudEvent event = null;
+      try {
+        var next = subscription.fetch(1, 1000);
+        if (next.isEmpty()) continue;
+        message = next.get(0);
+        event = read(message);
+        handle(event, new String(message.getData(), UTF_8));
+        message.ack();
+      } catch (RuntimeException e) {
+        System.err.println(e);
+        if (connection.getStatus() == Connection.Status.CLOSED) throw e;
+        if (message == null) Thread.sleep(1000); // The server has none to give now.
+        else if (event == null) message.term(); // No CloudEvent, and never will be.
+        else message.nakWithDelay(5000);
+      }
+    }
+  }
+
   public static void main(String[] args) throws Exception {
     for (var name : List.of("INT", "TERM")) Signal.handle(new Signal(name), signal -> stopping = true);
-    var url = System.getenv().getOrDefault("NATS_URL", "nats://127.0.0.1:4222");
-    var durable = System.getenv().getOrDefault("CONSUMER", "demo-java");
-    try (var connection = Nats.connect(Options.builder().server(url).maxReconnects(-1).build())) {
-      try {
-        connection.jetStreamManagement().getConsumerInfo("TOGETHER", durable);
-      } catch (JetStreamApiException missing) {
-        connection.jetStreamManagement().createConsumer("TOGETHER", ConsumerConfiguration.builder().durable(durable)
-            .filterSubject(System.getenv().getOrDefault("FILTER", "together.>")).ackPolicy(AckPolicy.Explicit).build());
-      }
-      var consumer = connection.getConsumerContext("TOGETHER", durable);
-      while (!stopping) {
-        var message = consumer.next(1000);
-        if (message == null) continue;
-        CloudEvent event = null;
-        try {
-          event = read(message);
-          handle(event, new String(message.getData(), UTF_8));
-          message.ack();
-        } catch (RuntimeException e) {
-          System.err.println(e);
-          if (event == null) message.term(); // No CloudEvent, and never will be.
-          else message.nakWithDelay(5000);
-        }
-      }
+    var env = System.getenv();
+    var options = Options.builder().server(env.getOrDefault("NATS_URL", "nats://127.0.0.1:4222")).maxReconnects(-1)
+        .userInfo(env.getOrDefault("NATS_USER", ""), env.getOrDefault("NATS_PASSWORD", "")).build();
+    try (var connection = Nats.connect(options)) {
+      take(connection, "TOGETHER");
     }
   }
 }
