@@ -30,6 +30,7 @@ type gate struct {
 	nobody   []byte        // a hash that is compared with when there is no such user
 	slots    chan struct{} // comparisons that may run at the same time
 	exposed  []string      // addresses that others than this machine can reach
+	most     int           // connections of a team at one time
 
 	setting  sync.Mutex // held while the teams are set
 	ns       *server.Server
@@ -65,7 +66,7 @@ func newGate(keys *Keys, streams []string, log zerolog.Logger) (*gate, error) {
 		return nil, err
 	}
 	g := &gate{
-		keys: keys, streams: streams, log: log, password: password, nobody: []byte(nobody),
+		keys: keys, streams: streams, log: log, password: password, nobody: []byte(nobody), most: maxConnections,
 		slots: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)), ready: make(chan struct{}), accounts: map[string]*server.Account{}, in: map[uint64]*login{},
 	}
 	g.logins = map[string]*login{RelayUser: g.relay()}
@@ -108,8 +109,8 @@ func (g *gate) Check(c server.ClientAuthentication) bool {
 	switch {
 	case one != nil && g.logins[name] != one:
 		return false // the password was changed meanwhile, or the team was taken out
-	case one != nil && one.team && one.user.Account.NumLocalConnections() >= maxConnections:
-		g.log.Warn().Str("team", name).Int("connections", maxConnections).Msg("the team has all the connections that it may have; one more is refused")
+	case one != nil && one.team && one.user.Account.NumLocalConnections() >= g.most:
+		g.log.Warn().Str("team", name).Int("connections", g.most).Msg("the team has all the connections that it may have; one more is refused")
 		return false
 	case one != nil:
 		one.seen = sum

@@ -135,6 +135,9 @@ func (k *Keys) Password(user string) (string, error) {
 	return password, nil
 }
 
+// PasswordFile is where the user's password lies until it is taken.
+func (k *Keys) PasswordFile(user string) string { return k.path(user, passwordEnd) }
+
 // Take returns the user's password and deletes it: only the hash is left, and the next call is
 // ErrTaken. The error is fs.ErrNotExist if the user has no key.
 func (k *Keys) Take(user string) (password string, err error) {

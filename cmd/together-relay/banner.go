@@ -6,6 +6,8 @@ import (
 	"net"
 	"os"
 	"strings"
+
+	"together-relay/adapters/natsd"
 )
 
 // secretPlace says where the secret of the default source comes from.
@@ -52,12 +54,16 @@ func printBanner(w io.Writer, s *settings, url, natsURL string, admin net.Listen
 	if s.origin["data-dir"] != "default" {
 		extra = " --data-dir " + s.embedded.Dir
 	}
+	login := ""
+	if s.closed() {
+		login = fmt.Sprintf(` --user %s --password "$(cat '%s')"`, natsd.OperatorUser, s.keys().PasswordFile(natsd.OperatorUser))
+	}
 	fmt.Fprintf(w, `
   In another terminal:
 
     %[1]s trigger fine_tune.completed%[2]s
     %[1]s events --follow%[2]s
-    nats --server %[3]s sub 'together.>'
+    nats --server %[3]s%[4]s sub 'together.>'
 
-`, self, extra, natsURL)
+`, self, extra, natsURL, login)
 }

@@ -131,6 +131,7 @@ func (s *settings) facts(ctx context.Context, seen jetstream.Inspection) facts {
 	}
 	if f.embedded {
 		f.disk, f.diskErr = natsd.LookAtDisk(s.embedded.Dir)
+		f.closed = s.closed()
 		f.natsListen = slices.DeleteFunc([]string{s.embedded.Listen, s.embedded.Websocket}, func(a string) bool { return a == "" })
 		return f
 	}
@@ -198,6 +199,7 @@ func (s *settings) secretFiles() map[string]fs.FileMode {
 	for _, source := range s.allSources() {
 		paths = append(paths, source.SecretFile)
 	}
+	paths = append(paths, s.keys().Files()...)
 	modes := map[string]fs.FileMode{}
 	for _, path := range paths {
 		if path == "" {

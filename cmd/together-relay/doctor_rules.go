@@ -29,6 +29,7 @@ type facts struct {
 	tolerance  time.Duration // the smallest of the sources
 	listen     string
 	natsListen []string // of the embedded server
+	closed     bool     // the embedded server asks for passwords
 	publicURL  string
 	files      map[string]fs.FileMode // of secrets, by path
 
@@ -108,11 +109,15 @@ func judgeRelay(f facts) []finding {
 func judgeAccess(f facts) []finding {
 	var all []finding
 	add := func(more []finding) { all = append(all, more...) }
+	if f.embedded && f.closed {
+		add(one(levelOK, "access", "the embedded NATS server asks for passwords, and each team has an account of its own"))
+		return all
+	}
 	if f.embedded {
 		for _, address := range f.natsListen {
 			if !loopback(address) {
 				add(one(levelWarning, "access", "the embedded NATS server listens on "+address+" and asks for no password", "whoever reaches it may read every event and write what looks like one",
-					"set RELAY_NATS_LISTEN to 127.0.0.1:4222, or run a NATS server with users and set NATS_URL"))
+					"set RELAY_NATS_LISTEN to 127.0.0.1:4222, or name teams in relay.yaml: then it asks for passwords"))
 			}
 		}
 		if all == nil {

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -112,6 +113,24 @@ func (l launch) start(t testing.TB) *process {
 	line := p.waitLog(t, "relay starts")
 	p.url, p.admin, p.nats = "http://"+line["listen"].(string), "http://"+line["admin"].(string), line["nats"].(string)
 	return p
+}
+
+// login is where NATS listens, with what the operator logs in with; without teams there is nothing.
+func (p *process) login(t testing.TB) string {
+	t.Helper()
+	address, err := operatorURL(p.nats, p.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return address
+}
+
+func operatorURL(address, dir string) (string, error) {
+	password, err := os.ReadFile(filepath.Join(dir, "keys", "together-operator.password"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return address, nil
+	}
+	return strings.Replace(address, "://", "://together-operator:"+strings.TrimSpace(string(password))+"@", 1), err
 }
 
 func (p *process) cleanup(t testing.TB) {

@@ -105,7 +105,11 @@ func (s *settings) reader(more ...jetstream.Option) (*jetstream.Reader, error) {
 	if err != nil {
 		return nil, err
 	}
-	r, err := jetstream.OpenReader(url, s.nats.auth, s.stream.Stream, more...)
+	auth, err := s.auth()
+	if err != nil {
+		return nil, err
+	}
+	r, err := jetstream.OpenReader(url, auth, s.stream.Stream, more...)
 	if err != nil {
 		return nil, fmt.Errorf("%w; is the relay running? Start one with together-relay serve --dev, or set NATS_URL", err)
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -31,6 +32,7 @@ func TestScripts(t *testing.T) {
 			"occupy": occupy,
 			"ready":  ready,
 			"made":   made,
+			"enters": enters,
 		},
 	})
 }
@@ -64,6 +66,42 @@ func occupy(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	ts.Defer(func() { closeQuietly(l) })
 	ts.Setenv(args[0], l.Addr().String())
+}
+
+// enters FILE logs in at NATS with what teams creds printed, takes a look at the consumer of that team,
+// and, negated, waits until that is refused.
+func enters(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 1 {
+		ts.Fatalf("usage: [!] enters FILE")
+	}
+	creds := map[string]string{}
+	for line := range strings.Lines(ts.ReadFile(args[0])) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), "=")
+		creds[name] = value
+	}
+	try := func() error {
+		nc, err := nats.Connect(creds["NATS_URL"], nats.UserInfo(creds["NATS_USER"], creds["NATS_PASSWORD"]))
+		if err != nil {
+			return err
+		}
+		defer nc.Close()
+		js, err := jetstream.New(nc)
+		if err != nil {
+			return err
+		}
+		_, err = js.Consumer(context.Background(), "TOGETHER", creds["NATS_USER"])
+		return err
+	}
+	err := try()
+	for end := time.Now().Add(patience); neg && err == nil && time.Now().Before(end); <-time.After(5 * time.Millisecond) {
+		err = try()
+	}
+	switch {
+	case !neg:
+		ts.Check(err)
+	case !errors.Is(err, nats.ErrAuthorization):
+		ts.Fatalf("logging in: %v", err)
+	}
 }
 
 // made TEAM waits until the relay that is ready has made the team's consumers.
@@ -116,5 +154,7 @@ func ready(ts *testscript.TestScript, neg bool, args []string) {
 		}
 	}
 	ts.Setenv("RELAY_URL", note.URL)
-	ts.Setenv("RELAY_NATS", note.NATSURL)
+	address, err := operatorURL(note.NATSURL, ts.MkAbs(args[0]))
+	ts.Check(err)
+	ts.Setenv("RELAY_NATS", address)
 }

@@ -94,14 +94,18 @@ func serve(ctx context.Context, s *settings, stdout, stderr io.Writer) (err erro
 	defer closeQuietly(admin)
 
 	var options []jetstream.Option
+	var server *natsd.Server            // nil if it is an outside one
 	s.stream.Batches = s.nats.url != "" // what lies in our own hands is flushed by us
 	url := s.nats.url
 	if url == "" {
-		server, err := natsd.Start(s.embedded, log.With().Str("part", "nats-server").Logger())
-		if err != nil {
+		s.embedded.Keys, s.embedded.Streams = s.keys(), jetstream.TeamStreams(s.stream.Stream)
+		if server, err = natsd.Start(s.embedded, log.With().Str("part", "nats-server").Logger()); err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, server.Close()) }()
+		if err := s.letIn(server); err != nil {
+			return err
+		}
 		url, s.stream.Healthy, s.stream.Flush = server.URL(), server.Healthy, server.Flush()
 		options = append(options, server.InProcess())
 		note := running{URL: localURL(public.Addr().String()), NATSURL: url, Sync: s.embedded.Sync, Listen: s.http.listen, PublicURL: s.http.publicURL,
@@ -143,7 +147,7 @@ func serve(ctx context.Context, s *settings, stdout, stderr io.Writer) (err erro
 		return err
 	}
 
-	teams := &teamWatch{keeper: events.Teams(log.With().Str("part", "teams").Logger()), log: log}
+	teams := &teamWatch{keeper: events.Teams(log.With().Str("part", "teams").Logger()), server: server, log: log}
 	teams.set(s)
 
 	web := httpd.New(httpd.Config{

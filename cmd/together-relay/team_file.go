@@ -10,6 +10,7 @@ import (
 	"go.yaml.in/yaml/v4"
 
 	"together-relay/adapters/jetstream"
+	"together-relay/adapters/natsd"
 	"together-relay/relay"
 	"together-relay/schemas"
 )
@@ -39,6 +40,9 @@ func (f *file) readTeams(n *yaml.Node) error {
 	return f.each(n, nil, func(name string, value *yaml.Node) error {
 		if !teamName.MatchString(name) {
 			return f.errorf(value, "team %q: a name is made of a-z, 0-9, - and _, 32 characters at most", name)
+		}
+		if natsd.Reserved(name) {
+			return f.errorf(value, "team %s: the name is taken by a NATS user of the relay; choose another", name)
 		}
 		team := &teamSettings{at: f.at(value), Team: relay.Team{Name: name, MaxDeliver: defaultMaxDeliver, MaxAckPending: defaultMaxAckPending}}
 		waits := false

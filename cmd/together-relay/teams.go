@@ -22,12 +22,13 @@ func newTeams() *cobra.Command {
 		Long: `Teams stand in relay.yaml. serve makes a durable pull consumer of the team's name on the event
 stream, changes it when the file changes, and pauses it when the team is taken out.`,
 		Example: `  together-relay teams ls
+  together-relay teams creds billing > billing.env
   together-relay teams snippet billing --lang python > subscriber.py
   together-relay teams rm billing --yes`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newTeamsLs(), newTeamsSnippet(), newTeamsRm())
+	cmd.AddCommand(newTeamsLs(), newTeamsSnippet(), newTeamsCreds(), newTeamsRm())
 	return cmd
 }
 

@@ -1,9 +1,13 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/spf13/cobra"
+
+	"together-relay/adapters/jetstream"
 )
 
 func newTeamsRm() *cobra.Command {
@@ -37,8 +41,18 @@ no relay has made.`,
 			return err
 		}
 		defer reader.Close()
-		if err := reader.RemoveTeam(cmd.Context(), name); err != nil {
+		keyed, err := s.keys().Teams()
+		if err != nil {
 			return err
+		}
+		// A team that no relay has made a consumer for may have a key all the same.
+		if err := reader.RemoveTeam(cmd.Context(), name); err != nil && (!errors.Is(err, jetstream.ErrNoTeam) || !slices.Contains(keyed, name)) {
+			return err
+		}
+		if slices.Contains(keyed, name) {
+			if err := s.keys().Remove(name); err != nil {
+				return err
+			}
 		}
 		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s\tremoved\n", name)
 		return err

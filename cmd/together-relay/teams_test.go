@@ -92,7 +92,7 @@ func TestTeamsGetTheirEvents(t *testing.T) {
 	p.mustSend(t, typedBody("f1", "fine_tune.completed", `{"fine_tune_id":"ft-1","model_name":"m","eval_loss":null}`), http.StatusOK)
 	p.mustSend(t, typedBody("m1", "model.deprecated", `{"model_id":"m-1","replacement_model":null,"sunset_date":null}`), http.StatusOK)
 	p.mustSend(t, typedBody("m2", "model.other", `{}`), http.StatusOK)
-	js := connect(t, p.nats)
+	js := connect(t, p.login(t))
 	ml, billing := p.teamConsumer(t, js, "ml", "is there", there), p.teamConsumer(t, js, "billing", "is there", there)
 
 	eventually(t, "two wait for ml", func() bool { return p.teamLines(t, "--config="+file)["ml"].Pending == 2 })
@@ -114,7 +114,7 @@ func TestTeamsGetTheirEvents(t *testing.T) {
 	p.stop(t)
 	p = launch{dir: p.dir, env: withSecret, args: []string{"--config=" + file}}.start(t).waitReady(t)
 	p.mustSend(t, newBody("b2"), http.StatusOK)
-	billing = p.teamConsumer(t, connect(t, p.nats), "billing", "is there", there)
+	billing = p.teamConsumer(t, connect(t, p.login(t)), "billing", "is there", there)
 	if diff := cmp.Diff(map[string]int{"b2": 1}, drain(t, billing)); diff != "" {
 		t.Errorf("billing (-want +got):\n%s", diff)
 	}
@@ -135,7 +135,7 @@ func TestTeamsFileChangesUnderLoad(t *testing.T) {
 			write := func(text string) { writeFile(t, file, text) }
 			write("teams: {billing: {backoff: [30s], events: [batch.done]}}")
 			p := launch{env: withSecret, args: []string{"--config=" + file}}.start(t).waitReady(t)
-			js := connect(t, p.nats)
+			js := connect(t, p.login(t))
 			billing := p.teamConsumer(t, js, "billing", "is there", there)
 			load := startLoad(p, "load", secret, 2)
 			load.waitFor(t, 20)
@@ -204,7 +204,7 @@ func TestTeamTakenOutIsPaused(t *testing.T) {
 	both, one := "teams: {ml: {backoff: [30s], events: [batch.done]}, billing: {events: [batch.done]}}", "teams: {billing: {events: [batch.done]}}"
 	writeFile(t, file, both)
 	p := launch{env: withSecret, args: []string{"--config=" + file}}.start(t).waitReady(t)
-	js := connect(t, p.nats)
+	js := connect(t, p.login(t))
 	p.teamConsumer(t, js, "ml", "is there", there)
 	paused := func(info *jetstream.ConsumerInfo) bool { return info.Paused }
 	awake := func(info *jetstream.ConsumerInfo) bool { return !info.Paused }
@@ -228,12 +228,12 @@ func TestTeamTakenOutIsPaused(t *testing.T) {
 	// A relay that has no file at all says nothing about teams.
 	p.stop(t)
 	p = launch{dir: p.dir, env: withSecret}.start(t).waitReady(t)
-	p.teamConsumer(t, connect(t, p.nats), "ml", "is not paused", awake)
+	p.teamConsumer(t, connect(t, p.login(t)), "ml", "is not paused", awake)
 	// One whose file has none has taken all of them out.
 	p.stop(t)
 	writeFile(t, file, "log_level: info")
 	p = launch{dir: p.dir, env: withSecret, args: []string{"--config=" + file}}.start(t).waitReady(t)
-	js = connect(t, p.nats)
+	js = connect(t, p.login(t))
 	p.teamConsumer(t, js, "ml", "is paused", paused)
 	p.teamConsumer(t, js, "billing", "is paused", paused)
 }
