@@ -21,7 +21,7 @@ func replayRelay(t *testing.T, n int) (p *process, file string) {
 	t.Helper()
 	file = writeFile(t, filepath.Join(t.TempDir(), "relay.yaml"), "teams: {ml: {backoff: [30s], events: [batch.done]}, billing: {backoff: [30s], events: ['>']}}")
 	p = launch{env: withSecret, args: []string{"--config=" + file, fmt.Sprintf("--nats-listen=127.0.0.1:%d", fixedPort(t))}}.start(t).waitReady(t)
-	js := connect(t, p.nats)
+	js := connect(t, p.login(t))
 	ml := p.teamConsumer(t, js, "ml", "is there", there)
 	eventually(t, "the consumers of copies are there", func() bool {
 		_, err := js.Consumer(t.Context(), "TOGETHER_REPLAY", "ml")
@@ -41,7 +41,7 @@ func replayRelay(t *testing.T, n int) (p *process, file string) {
 // copied lists the originals of the copies for a team.
 func (p *process) copied(t *testing.T, team string) (originals []string, all []*jetstream.RawStreamMsg) {
 	t.Helper()
-	for _, msg := range messages(t, p.nats, "TOGETHER_REPLAY") {
+	for _, msg := range messages(t, p.login(t), "TOGETHER_REPLAY") {
 		if strings.HasPrefix(msg.Subject, "relay.replay."+team+".") {
 			originals, all = append(originals, msg.Header.Get("Relay-Replayed")), append(all, msg)
 		}
@@ -73,7 +73,7 @@ func TestReplayIsKilled(t *testing.T) {
 	t.Parallel()
 	const n = 120
 	p, _ := replayRelay(t, n)
-	js := connect(t, p.nats)
+	js := connect(t, p.login(t))
 	before, err := js.Stream(t.Context(), "TOGETHER")
 	if err != nil {
 		t.Fatal(err)
@@ -120,7 +120,7 @@ func TestReplayIsKilled(t *testing.T) {
 	if diff := cmp.Diff(numbers(1, n), originals); diff != "" {
 		t.Errorf("copies (-want +got):\n%s", diff)
 	}
-	stored := messages(t, p.nats, "TOGETHER")
+	stored := messages(t, p.login(t), "TOGETHER")
 	for i, msg := range copies[:min(len(copies), len(stored))] {
 		if !bytes.Equal(msg.Data, stored[i].Data) || msg.Header.Get("ce-replay") != line.ID || msg.Header.Get("ce-id") != stored[i].Header.Get("ce-id") {
 			t.Errorf("copy %d is %+v", i+1, msg)
@@ -159,7 +159,7 @@ func TestReplayOutlastsTheServer(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	js := connect(t, p.nats)
+	js := connect(t, p.login(t))
 	eventually(t, "some are copied", func() bool {
 		s, err := js.Stream(t.Context(), "TOGETHER_REPLAY")
 		return err == nil && s.CachedInfo().State.Msgs >= 20
