@@ -75,6 +75,9 @@ func (c *cursor) next(ctx context.Context) (msg jetstream.Msg, at Place, ok bool
 		if err := c.fetch(ctx); err != nil {
 			return nil, Place{}, false, fmt.Errorf("read stream %s: %w", c.consumer.CachedInfo().Stream, err)
 		}
+		if len(c.ready) == 0 {
+			return nil, Place{}, false, nil
+		}
 	}
 	msg, c.ready = c.ready[0], c.ready[1:]
 	meta, err := msg.Metadata()
@@ -114,6 +117,11 @@ func (c *cursor) fetch(ctx context.Context) error {
 		return nil
 	case batch.Error() != nil:
 		return batch.Error()
+	}
+	// What was left may have been deleted meanwhile.
+	if info, err := c.consumer.Info(ctx); err == nil && info.NumPending == 0 {
+		c.pending = 0
+		return nil
 	}
 	return nats.ErrTimeout
 }

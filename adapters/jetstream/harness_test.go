@@ -1,8 +1,9 @@
 package jetstream
 
 import (
+	"bytes"
 	"context"
-	"io"
+	"errors"
 	"net"
 	"sync"
 	"testing"
@@ -48,10 +49,7 @@ func testConfig() Config {
 // openLog opens a log and runs it until the test ends. It does not wait for the streams.
 func openLog(t testing.TB, url string, cfg Config) *Log {
 	t.Helper()
-	l, err := Open(url, Auth{}, cfg, zerolog.New(zerolog.NewTestWriter(t)).Level(zerolog.WarnLevel))
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := newIdleLog(t, url, cfg)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- l.Run(ctx) }()
@@ -60,6 +58,18 @@ func openLog(t testing.TB, url string, cfg Config) *Log {
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
+	})
+	return l
+}
+
+// newIdleLog opens a log that does not run.
+func newIdleLog(t testing.TB, url string, cfg Config) *Log {
+	t.Helper()
+	l, err := Open(url, Auth{}, cfg, zerolog.New(zerolog.NewTestWriter(t)).Level(zerolog.WarnLevel))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
 		closed := make(chan struct{})
 		l.nc.SetClosedHandler(func(*nats.Conn) { close(closed) })
 		l.Close()
@@ -132,7 +142,15 @@ func readEvents(t testing.TB, r *Reader, q Query) []Message {
 func readLetters(t testing.TB, r *Reader) []Letter {
 	t.Helper()
 	var all []Letter
-	if err := r.Letters(context.Background(), func(l Letter) error { all = append(all, l); return l.Broken }); err != nil {
+	err := r.Letters(context.Background(), LetterQuery{}, func(l Letter) error {
+		whole, err := r.Letter(context.Background(), l.Sequence)
+		if whole.Size != l.Size {
+			t.Errorf("letter %d is said to have %d bytes, and has %d", l.Sequence, l.Size, whole.Size)
+		}
+		all = append(all, whole)
+		return errors.Join(err, l.Broken, whole.Broken)
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
 	return all
@@ -156,6 +174,8 @@ type cable struct {
 	mute     chan struct{} // closed while bytes flow towards the client
 	conns    []net.Conn
 	wg       sync.WaitGroup
+	trap     string        // what cuts the connection, unsent, when the client wants to send it
+	trapped  chan struct{} // closed when that has happened
 }
 
 func newCable(t testing.TB, target string) *cable {
@@ -196,9 +216,39 @@ func (c *cable) accept() {
 		}
 		c.conns = append(c.conns, near, far)
 		c.mu.Unlock()
-		c.wg.Go(func() { defer far.Close(); _, _ = io.Copy(far, near) })
+		c.wg.Go(func() { defer far.Close(); c.forth(far, near) })
 		c.wg.Go(func() { defer near.Close(); c.back(near, far) })
 	}
+}
+
+// forth carries what the client sends, up to what is trapped.
+func (c *cable) forth(far, near net.Conn) {
+	buf := make([]byte, 32<<10)
+	for {
+		n, err := near.Read(buf)
+		c.mu.Lock()
+		hit := c.trap != "" && bytes.Contains(buf[:n], []byte(c.trap))
+		if hit {
+			c.trap = ""
+			close(c.trapped)
+		}
+		c.mu.Unlock()
+		if hit {
+			c.Cut()
+			return
+		}
+		if _, werr := far.Write(buf[:n]); err != nil || werr != nil {
+			return
+		}
+	}
+}
+
+// Trap cuts the cable at the moment when the client sends the text, and closes the channel.
+func (c *cable) Trap(text string) <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.trap, c.trapped = text, make(chan struct{})
+	return c.trapped
 }
 
 // back carries the server's answers, unless they are muted.

@@ -34,8 +34,8 @@ func TestInspect(t *testing.T) {
 	if len(seen.Beside) == 0 || !seen.Beside[0].Exists || seen.Beside[0].Name != "TOGETHER_REPLAY" {
 		t.Errorf("the streams beside are seen as %+v", seen.Beside)
 	}
-	if len(seen.Drifts) != 2+len(seen.Beside) || seen.Drifts[0].Setting != "max_age" {
-		t.Errorf("drifts %v, want max_age of each", seen.Drifts)
+	if len(seen.Beside) != 2 || len(seen.Drifts) != 3 || seen.Drifts[0].Setting != "max_age" {
+		t.Errorf("drifts %v, want max_age of all but the advisories", seen.Drifts)
 	}
 	if !seen.Hears || !seen.Speaks || seen.Auth || seen.Disabled != "" || seen.Version != server.VERSION {
 		t.Errorf("an open server is seen as %+v", seen)

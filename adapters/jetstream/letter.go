@@ -33,15 +33,18 @@ func encodeLetter(letter relay.DeadLetter) *nats.Msg {
 	for name, value := range letter.Header {
 		msg.Header[name] = []string{escapeValue(value)}
 	}
-	detail := letter.Detail
-	if len(detail) > maxDetail {
-		detail = strings.ToValidUTF8(detail[:maxDetail], "") + "…"
-	}
 	msg.Header[reasonHeader] = []string{escapeValue(letter.Reason)}
-	msg.Header[detailHeader] = []string{escapeValue(detail)}
+	msg.Header[detailHeader] = []string{escapeValue(shorten(letter.Detail))}
 	msg.Header[sourceHeader] = []string{escapeValue(letter.Source)}
 	msg.Header[receivedHeader] = []string{letter.Arrived.UTC().Format(time.RFC3339Nano)}
 	return msg
+}
+
+func shorten(detail string) string {
+	if len(detail) > maxDetail {
+		return strings.ToValidUTF8(detail[:maxDetail], "") + "…"
+	}
+	return detail
 }
 
 func decodeLetter(h nats.Header, data []byte) (relay.DeadLetter, error) {

@@ -169,6 +169,30 @@ func deadSubject(source, reason string) string {
 	return deadRoot + ".dlq.ingest." + ResourceToken(source) + "." + ResourceToken(reason)
 }
 
+// teamDeadSubject is where a dead letter of the team lies.
+func teamDeadSubject(team, reason string) string {
+	return deadRoot + ".dlq.team." + ResourceToken(team) + "." + ResourceToken(reason)
+}
+
+// advisoryStream names the stream of what the server says of deliveries that ended badly.
+func advisoryStream(stream string) string { return stream + "_ADVISORIES" }
+
+// Where the server says that the deliveries of a message are used up, and that they were
+// terminated: below these, by stream and consumer.
+const (
+	usedUp     = "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES."
+	terminated = "$JS.EVENT.ADVISORY.CONSUMER.MSG_TERMINATED."
+)
+
+// advisorySubjects are those that say so of the consumers of teams.
+func advisorySubjects(stream string) []string {
+	var subjects []string
+	for _, name := range TeamStreams(stream) {
+		subjects = append(subjects, usedUp+name+".*", terminated+name+".*")
+	}
+	return subjects
+}
+
 // replayStream names the stream of the copies for single teams beside an event stream.
 func replayStream(stream string) string { return stream + "_REPLAY" }
 

@@ -2,7 +2,6 @@ package jetstream
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -64,11 +63,17 @@ type Message struct {
 	Broken error // why the message could not be read as an event
 }
 
-// A Letter is a dead letter as it lies in the stream.
+// A Letter is a dead letter as it lies in the stream: a delivery's, or a team's.
 type Letter struct {
-	relay.DeadLetter
+	relay.DeadLetter                   // of a team's: what the two have in common
+	Team             *relay.TeamLetter // nil for a delivery's
+	Stream           string            // on which the team's attempts were made
+	Omitted          string            // parts of the event that no message had room for
+	Size             int               // of the body, also if that was not read
 	Place
 	Broken error
+
+	raw nats.Header
 }
 
 // Place is where and since when a message is stored.
@@ -107,54 +112,6 @@ func eventFilters(subjects, prefixes []string, pattern, resource string) []strin
 		}
 	}
 	return filters
-}
-
-// Letters calls yield for each dead letter in stream order.
-func (r *Reader) Letters(ctx context.Context, yield func(Letter) error) error {
-	stream := deadStream(r.stream)
-	if _, err := r.lookup(ctx, stream); err != nil {
-		return err
-	}
-	return r.walk(ctx, stream, []string{deadRoot + ".dlq.ingest.>"}, Query{}, func(p Place, h nats.Header, data []byte) error {
-		letter, err := decodeLetter(h, data)
-		return yield(Letter{DeadLetter: letter, Place: p, Broken: err})
-	})
-}
-
-// ErrNoLetter says that there is no dead letter of that number.
-var ErrNoLetter = errors.New("no such dead letter")
-
-// Letter reads one dead letter.
-func (r *Reader) Letter(ctx context.Context, seq uint64) (Letter, error) {
-	stream, err := r.lookup(ctx, deadStream(r.stream))
-	if err != nil {
-		return Letter{}, err
-	}
-	raw, err := stream.GetMsg(ctx, seq)
-	if errors.Is(err, jetstream.ErrMsgNotFound) {
-		return Letter{}, fmt.Errorf("dead letter %d: %w", seq, ErrNoLetter)
-	}
-	if err != nil {
-		return Letter{}, fmt.Errorf("read dead letter %d: %w", seq, err)
-	}
-	letter, err := decodeLetter(raw.Header, raw.Data)
-	return Letter{DeadLetter: letter, Place: Place{Subject: raw.Subject, Sequence: raw.Sequence, Stored: raw.Time}, Broken: err}, nil
-}
-
-// Drop removes one dead letter for good.
-func (r *Reader) Drop(ctx context.Context, seq uint64) error {
-	stream, err := r.lookup(ctx, deadStream(r.stream))
-	if err != nil {
-		return err
-	}
-	err = stream.DeleteMsg(ctx, seq)
-	if errors.Is(err, jetstream.ErrMsgNotFound) || errors.Is(err, jetstream.ErrMsgDeleteUnsuccessful) {
-		return fmt.Errorf("dead letter %d: %w", seq, ErrNoLetter)
-	}
-	if err != nil {
-		return fmt.Errorf("drop dead letter %d: %w", seq, err)
-	}
-	return nil
 }
 
 func (r *Reader) lookup(ctx context.Context, name string) (jetstream.Stream, error) {

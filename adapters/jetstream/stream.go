@@ -58,7 +58,13 @@ func (l *Log) beside() []jetstream.StreamConfig {
 	copies := l.wanted()[1]
 	copies.Name, copies.Subjects = replayStream(l.cfg.Stream), []string{deadRoot + ".replay.>"}
 	copies.Description = "copies of events for single teams, kept by together-relay"
-	return []jetstream.StreamConfig{copies}
+	// An advisory is there until a dead letter is made of it, however long no relay runs: it is the
+	// only word on it. Such a stream empties itself, and needs no limit.
+	said := copies
+	said.Name, said.Subjects = advisoryStream(l.cfg.Stream), advisorySubjects(l.cfg.Stream)
+	said.Description = "what NATS says of the teams' deliveries that ended badly, until together-relay has kept it"
+	said.Retention, said.MaxAge, said.Duplicates = jetstream.WorkQueuePolicy, 0, 2*time.Minute
+	return []jetstream.StreamConfig{copies, said}
 }
 
 // provision makes the streams that are missing and compares those that are there. Its

@@ -40,8 +40,8 @@ func TestDrift(t *testing.T) {
 			ctx := context.Background()
 			ns := startServer(t, t.TempDir(), -1)
 			js := admin(t, ns.ClientURL())
-			l := openLog(t, ns.ClientURL(), testConfig())
-			ready(t, l)
+			l := newIdleLog(t, ns.ClientURL(), testConfig()) // one that runs would make the stream again
+			eventually(t, "the streams are made", func() bool { return l.Look(ctx) == nil })
 			have := l.wanted()[0]
 			c.change(&have)
 			if err := js.DeleteStream(ctx, "TOGETHER"); err != nil {

@@ -66,7 +66,7 @@ func newDLQLs() *cobra.Command {
 	}
 	outputFlag(cmd, &output)
 	withLetters(cmd, func(l letters, _ []string, w io.Writer) error {
-		return l.reader.Letters(cmd.Context(), func(letter jetstream.Letter) error {
+		return l.reader.Letters(cmd.Context(), jetstream.LetterQuery{}, func(letter jetstream.Letter) error {
 			if output == "json" {
 				return printLetterJSON(w, letter, false)
 			}
@@ -248,7 +248,7 @@ func printLetterJSON(w io.Writer, letter jetstream.Letter, whole bool) error {
 		Bytes    int               `json:"bytes"`
 		Body     string            `json:"body,omitempty"`
 		Base64   []byte            `json:"body_base64,omitempty"`
-	}{Sequence: letter.Sequence, Subject: letter.Subject, Source: letter.Source, Reason: letter.Reason, Detail: letter.Detail, Bytes: len(letter.Body)}
+	}{Sequence: letter.Sequence, Subject: letter.Subject, Source: letter.Source, Reason: letter.Reason, Detail: letter.Detail, Bytes: letter.Size}
 	if letter.Broken != nil {
 		out.Broken = letter.Broken.Error()
 	}

@@ -228,6 +228,13 @@ func (p *process) waitReady(t testing.TB) *process {
 	return p
 }
 
+// waitStreams blocks until the relay has also made the streams that no event needs to be stored.
+func (p *process) waitStreams(t testing.TB) *process {
+	t.Helper()
+	p.waitLog(t, "ready to store")
+	return p
+}
+
 func (p *process) get(t testing.TB, url string) (status int, body string) {
 	t.Helper()
 	resp, err := p.client.Get(url)

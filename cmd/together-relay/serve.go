@@ -149,6 +149,11 @@ func serve(ctx context.Context, s *settings, stdout, stderr io.Writer) (err erro
 
 	teams := &teamWatch{keeper: events.Teams(log.With().Str("part", "teams").Logger()), server: server, log: log}
 	teams.set(s)
+	dead := metrics.NewLetters()
+	advisories := events.Advisories(log.With().Str("part", "dead letters").Logger(), jetstream.Told{
+		Letter: dead.Made, Unreadable: dead.Unreadable,
+		Counted: func(c jetstream.LetterCounts) { dead.Stored(c.Deliveries, c.Teams, c.Waiting) },
+	})
 
 	web := httpd.New(httpd.Config{
 		Sources:     s.httpSources(),
@@ -184,6 +189,7 @@ func serve(ctx context.Context, s *settings, stdout, stderr io.Writer) (err erro
 	group.Go(func() error { return events.Run(failed) })
 	group.Go(func() error { return watchFiles(failed, hangup, s, sources, teams, log) })
 	group.Go(func() error { return teams.keeper.Run(failed) })
+	group.Go(func() error { return advisories.Run(failed) })
 	if made != nil {
 		group.Go(func() error { return serveSim(failed, made, 0, simSpeed) })
 	}

@@ -1,0 +1,184 @@
+package jetstream
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"together-relay/relay"
+)
+
+// A lookup finds what there is to know of a message that died. It asks for a stream once, so it
+// is good for a short while.
+type lookup struct {
+	log     *Log
+	streams map[string]jetstream.Stream
+}
+
+// A teamConsumerSeen says whether a consumer is a team's, and when it was made.
+type teamConsumerSeen struct {
+	is   bool
+	made time.Time // zero if it is not there any more
+}
+
+// team says whether the consumer is a team's. One that is not there any more was one if its name
+// could be a team's: a letter too many does less harm than an event that vanishes.
+func (l lookup) team(ctx context.Context, about died) (teamConsumerSeen, error) {
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	consumer, err := l.log.js.Consumer(ctx, about.stream, about.consumer)
+	switch {
+	case errors.Is(err, jetstream.ErrConsumerNotFound), errors.Is(err, jetstream.ErrStreamNotFound):
+		return teamConsumerSeen{is: relay.ValidTeamName(about.consumer)}, nil
+	case err != nil:
+		return teamConsumerSeen{}, fmt.Errorf("look at consumer %s of stream %s: %w", about.consumer, about.stream, err)
+	}
+	info := consumer.CachedInfo()
+	return teamConsumerSeen{is: isTeam(info.Config), made: info.Created}, nil
+}
+
+// stream looks at a stream; nil says that there is none.
+func (l lookup) stream(ctx context.Context, name string) (jetstream.Stream, error) {
+	if stream, ok := l.streams[name]; ok {
+		return stream, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	stream, err := l.log.js.Stream(ctx, name)
+	switch {
+	case errors.Is(err, jetstream.ErrStreamNotFound):
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("look at stream %s: %w", name, err)
+	}
+	l.streams[name] = stream
+	return stream, nil
+}
+
+// original reads the message, and when it was stored. It is nil if it is not stored any more.
+func (l lookup) original(ctx context.Context, about died) (*Original, time.Time, error) {
+	stream, err := l.stream(ctx, about.stream)
+	if err != nil || stream == nil {
+		return nil, time.Time{}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	raw, err := stream.GetMsg(ctx, about.sequence)
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		raw, err = l.log.fromLeader(ctx, about.stream, about.sequence) // a replica may lag behind
+	}
+	switch {
+	case errors.Is(err, jetstream.ErrMsgNotFound):
+		return nil, time.Time{}, nil
+	case err != nil:
+		return nil, time.Time{}, fmt.Errorf("read message %d of stream %s: %w", about.sequence, about.stream, err)
+	}
+	original := Original{Subject: raw.Subject, Sequence: raw.Sequence, Header: raw.Header, Data: raw.Data}
+	if !about.is(original, raw.Time) {
+		return nil, time.Time{}, nil
+	}
+	return &original, raw.Time, nil
+}
+
+// fromLeader reads a message from the one server that knows for certain.
+func (l *Log) fromLeader(ctx context.Context, stream string, sequence uint64) (*jetstream.RawStreamMsg, error) {
+	answer, err := l.nc.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+stream, fmt.Appendf(nil, `{"seq":%d}`, sequence))
+	if err != nil {
+		return nil, err
+	}
+	var got struct {
+		Error   *jetstream.APIError `json:"error"`
+		Message *struct {
+			Subject string    `json:"subject"`
+			Header  []byte    `json:"hdrs"`
+			Data    []byte    `json:"data"`
+			Time    time.Time `json:"time"`
+		} `json:"message"`
+	}
+	if err := json.Unmarshal(answer.Data, &got); err != nil {
+		return nil, err
+	}
+	switch {
+	case got.Error != nil && got.Error.ErrorCode == jetstream.JSErrCodeMessageNotFound:
+		return nil, jetstream.ErrMsgNotFound
+	case got.Error != nil:
+		return nil, got.Error
+	case got.Message == nil:
+		return nil, errors.New("the answer holds no message")
+	}
+	raw := &jetstream.RawStreamMsg{Subject: got.Message.Subject, Sequence: sequence, Data: got.Message.Data, Time: got.Message.Time}
+	if len(got.Message.Header) > 0 {
+		if raw.Header, err = nats.DecodeHeadersMsg(got.Message.Header); err != nil {
+			return nil, err
+		}
+	}
+	return raw, nil
+}
+
+// letter says whether there is a letter of the id, stored since then.
+func (l lookup) letter(ctx context.Context, team, id string, since time.Time) (bool, error) {
+	letters, err := openCursor(ctx, l.log.js, deadStream(l.log.cfg.Stream), span{
+		filters: []string{LetterQuery{Team: team}.filter()}, since: since.Add(-clocks), headersOnly: true, batch: letterBatch})
+	if err != nil {
+		return false, err
+	}
+	defer letters.close()
+	for {
+		msg, _, ok, err := letters.next(ctx)
+		if err != nil || !ok {
+			return false, err
+		}
+		if msg.Headers().Get(nats.MsgIdHdr) == id {
+			return true, nil
+		}
+	}
+}
+
+// copiedFrom is the sequence of the event that a message for a single team is a copy of, or 0.
+func copiedFrom(copied Original) uint64 {
+	n, _ := strconv.ParseUint(nats.Header(copied.Header).Get(replayedHeader), 10, 64)
+	return n
+}
+
+// countLetters asks the server how many dead letters there are.
+func countLetters(ctx context.Context, js jetstream.JetStream, events string) (LetterCounts, error) {
+	ctx, cancel := context.WithTimeout(ctx, makeTimeout)
+	defer cancel()
+	counts := LetterCounts{Teams: map[string]map[string]uint64{}}
+	stream, err := js.Stream(ctx, deadStream(events))
+	if err != nil {
+		return counts, fmt.Errorf("look at stream %s: %w", deadStream(events), err)
+	}
+	info, err := stream.Info(ctx, jetstream.WithSubjectFilter(deadRoot+".dlq.>"))
+	if err != nil {
+		return counts, fmt.Errorf("look at stream %s: %w", deadStream(events), err)
+	}
+	for subject, n := range info.State.Subjects {
+		tokens := strings.Split(subject, ".")
+		if len(tokens) != 5 || tokens[2] != "team" {
+			counts.Deliveries += n
+			continue
+		}
+		if counts.Teams[tokens[3]] == nil {
+			counts.Teams[tokens[3]] = map[string]uint64{}
+		}
+		counts.Teams[tokens[3]][tokens[4]] += n
+	}
+	consumer, err := js.Consumer(ctx, advisoryStream(events), advisoryConsumer)
+	switch {
+	case errors.Is(err, jetstream.ErrConsumerNotFound), errors.Is(err, jetstream.ErrStreamNotFound):
+		return counts, nil
+	case err != nil:
+		return counts, fmt.Errorf("look at consumer %s: %w", advisoryConsumer, err)
+	}
+	waiting := consumer.CachedInfo()
+	counts.Waiting = waiting.NumPending + uint64(waiting.NumAckPending)
+	return counts, nil
+}
