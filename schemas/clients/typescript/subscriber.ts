@@ -57,6 +57,10 @@ async function take(stream: string): Promise<void> {
 
 const { username, password } = new URL(NATS_URL); // the client takes neither from there
 const login = { user: NATS_USER ?? username, pass: NATS_PASSWORD ?? password };
-const connection = await connect({ servers: NATS_URL, ...login, maxReconnectAttempts: -1 });
+const connection = await connect({ servers: NATS_URL, ...login, maxReconnectAttempts: -1, ignoreAuthErrorAbort: true });
+(async () => {
+  for await (const status of connection.status()) if (status.type === "error") console.error(status.error.message);
+})();
 await take("TOGETHER");
+setTimeout(5000, null, { ref: false }).then(() => process.exit(1)); // the server may be away
 await connection.drain();

@@ -63,8 +63,9 @@ async fn main() -> Result<(), async_nats::Error> {
     let server: ServerAddr = setting("NATS_URL", "nats://127.0.0.1:4222").parse()?;
     let user = setting("NATS_USER", server.username().unwrap_or_default()); // the client takes neither from the URL
     let password = setting("NATS_PASSWORD", server.password().unwrap_or_default());
-    let client = ConnectOptions::with_user_and_password(user, password).connect(server).await?;
+    let options = ConnectOptions::with_user_and_password(user, password);
+    let client = options.event_callback(|event| async move { eprintln!("{event}") }).connect(server).await?;
     let context = jetstream::new(client.clone());
     take(&context, "TOGETHER").await?;
-    Ok(client.flush().await?)
+    Ok(tokio::time::timeout(Duration::from_secs(5), client.flush()).await??) // the server may be away
 }
