@@ -22,10 +22,11 @@ func newTeamsSnippet() *cobra.Command {
 replayed for the team, takes from both at once, prints each event and acknowledges it; standard error says how
 to run it. It asks NATS for no more than a team may do. A relay has to have made the consumers.
 
-It has no password in it: it logs in with NATS_USER and NATS_PASSWORD of its environment, or with what stands in
-NATS_URL there. CONSUMER names another consumer.`,
+It has no password in it: it logs in with NATS_USER and NATS_PASSWORD of its environment, as teams creds prints
+them, or with what stands in NATS_URL there. CONSUMER names another consumer.`,
 		Example: `  together-relay teams snippet billing --lang python > subscriber.py
-  together-relay teams snippet billing --lang go > main.go`,
+  together-relay teams snippet billing --lang shell > subscriber.sh
+  (set -a; eval "$(together-relay teams creds billing)"; bash subscriber.sh)`,
 		Args: cobra.ExactArgs(1),
 	}
 	cmd.Flags().StringVar(&language, "lang", "", "`language`: "+languages)
