@@ -49,6 +49,9 @@ func Imported(api string) string { return "TEAM" + api[len("$JS"):] }
 // answered. A message that is found later for it has nowhere to go, and is delivered again.
 const LongestPull = 10 * time.Minute
 
+// accountOf begins the name of a team's account.
+const accountOf = "team-"
+
 // account returns the account of the team, and makes it the first time: with the imports that let
 // its requests through to the account of the streams, and nothing else.
 func (g *gate) account(team string) (*server.Account, error) {
@@ -56,7 +59,7 @@ func (g *gate) account(team string) (*server.Account, error) {
 		return acc, nil
 	}
 	streams := g.ns.GlobalAccount()
-	acc, _ := g.ns.LookupOrRegisterAccount("team-" + team)
+	acc, _ := g.ns.LookupOrRegisterAccount(accountOf + team)
 	let := func(export string, answer server.ServiceRespType, from, to string) error {
 		// One export serves all teams: each import names the team's own consumer.
 		if err := streams.AddServiceExportWithResponse(export, answer, []*server.Account{acc}); err != nil {

@@ -31,6 +31,7 @@ type gate struct {
 	slots    chan struct{} // comparisons that may run at the same time
 	exposed  []string      // addresses that others than this machine can reach
 	most     int           // connections of a team at one time
+	waysBack int           // from which on somebody is in the way
 
 	setting  sync.Mutex // held while the teams are set
 	ns       *server.Server
@@ -39,6 +40,7 @@ type gate struct {
 	ready    chan struct{}              // closed when the teams were set once
 	read     time.Time                  // when the keys were read
 	changed  time.Time                  // when the directory had last changed by then
+	sent     map[uint64]int64           // messages by connection, as long as there are too many ways back
 
 	mu     sync.Mutex
 	open   bool
@@ -66,7 +68,7 @@ func newGate(keys *Keys, streams []string, log zerolog.Logger) (*gate, error) {
 		return nil, err
 	}
 	g := &gate{
-		keys: keys, streams: streams, log: log, password: password, nobody: []byte(nobody), most: maxConnections,
+		keys: keys, streams: streams, log: log, password: password, nobody: []byte(nobody), most: maxConnections, waysBack: mostWaysBack,
 		slots: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)), ready: make(chan struct{}), accounts: map[string]*server.Account{}, in: map[uint64]*login{},
 	}
 	g.logins = map[string]*login{RelayUser: g.relay()}
@@ -83,12 +85,21 @@ const patience = 2 * time.Second
 // maxConnections is how many connections a team may have at one time.
 const maxConnections = 1000
 
+// hesitation is how long a refusal takes at least. A client whose connection is closed while it still
+// writes does not read why.
+const hesitation = 10 * time.Millisecond
+
 // Check says whether a client may come in, and gives it its account and its rights. NATS calls it
 // for each connection, over TCP and WebSocket alike. It blocks while the password is compared.
 func (g *gate) Check(c server.ClientAuthentication) bool {
-	if c.Kind() != server.CLIENT {
-		return false
+	if c.Kind() == server.CLIENT && g.admit(c) {
+		return true
 	}
+	<-time.After(hesitation)
+	return false
+}
+
+func (g *gate) admit(c server.ClientAuthentication) bool {
 	name, password := c.GetOpts().Username, c.GetOpts().Password
 	if name != RelayUser {
 		select {
@@ -175,7 +186,7 @@ func (g *gate) set(teams []string) error {
 	return nil
 }
 
-// look sets the teams again if their keys have changed since.
+// look sets the teams again if their keys have changed since, and looks that no team takes too much.
 func (g *gate) look() error {
 	g.setting.Lock()
 	defer g.setting.Unlock()
@@ -183,6 +194,9 @@ func (g *gate) look() error {
 	case <-g.ready:
 	default:
 		return nil
+	}
+	if err := g.relieve(); err != nil {
+		return err
 	}
 	// What changes right after it was read may not be told by the time of the change.
 	if changed, err := g.keys.changed(); err == nil && changed.Equal(g.changed) && g.read.Sub(changed).Abs() > time.Second {

@@ -214,8 +214,8 @@ func (s *Server) InProcess() nats.Option {
 func (s *Server) SetTeams(teams []string) error { return s.gate.set(teams) }
 
 // Look reads the keys again if they have changed: a new password takes the place of the old one,
-// and connections that were made with the old one are closed. It costs next to nothing if they
-// have not.
+// and connections that were made with the old one are closed. It also closes those of a team whose requests
+// fill the memory. It wants to be called each second, and costs next to nothing.
 func (s *Server) Look() error { return s.gate.look() }
 
 // Flush makes every message durable that was acknowledged before the call. It blocks until

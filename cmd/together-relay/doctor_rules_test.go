@@ -100,6 +100,7 @@ func TestDoctorRules(t *testing.T) {
 		{"clock far off", func(f *facts) { f.nats.Skew = 6 * time.Minute }, "error clock", "6m0s", false},
 		{"slow answer", func(f *facts) { f.nats.Skew, f.nats.SkewError = 2*time.Second, 1500*time.Millisecond }, "", "", false},
 		{"open embedded", func(f *facts) { f.natsListen = append(f.natsListen, ":9222") }, "warning access", ":9222", false},
+		{"open embedded, with teams", func(f *facts) { f.natsListen, f.closed = append(f.natsListen, ":9222"), true }, "", "", false},
 		{"open outside", func(f *facts) { outside(f); f.nats.Auth = false }, "warning access", "no password", false},
 		{"open outside, near", func(f *facts) { outside(f); f.nats.Auth, f.natsHost = false, "127.0.0.1" }, "", "", false},
 		{"wide rights", func(f *facts) { outside(f); f.nats.Hears, f.nats.Speaks = true, true }, "warning access", "subscribe to everything and publish anywhere", false},

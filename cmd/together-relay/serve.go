@@ -32,7 +32,8 @@ func newServe() *cobra.Command {
 		Use:   "serve",
 		Short: "Run the relay",
 		Long: `Runs the relay until SIGTERM. Every request in flight gets its answer then; a second signal
-ends it at once. SIGHUP reads the secrets and the teams again.
+ends it at once. SIGHUP reads the secrets and the teams again. The embedded NATS server asks for
+passwords as soon as there is a team.
 
 Every setting is a flag, a variable of the environment or a line of relay.yaml; the first of
 them wins. Secrets are never flags.`,

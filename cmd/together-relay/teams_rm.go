@@ -15,10 +15,10 @@ func newTeamsRm() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "rm NAME",
 		Short: "Delete the consumers of a team that is not in the file any more",
-		Long: `Deletes the team's consumers, and with them the place that the team has got to, and the copies of
-replays that were for it alone: a team of that name, made again, begins with all that is stored. Nothing is asked, so --yes has to say that it is meant. A
-team that is in the file is refused, since a relay would make it again; and so is a consumer that
-no relay has made.`,
+		Long: `Deletes the team's consumers, and with them the place that the team has got to, the copies of
+replays that were for it alone, and its key: a team of that name, made again, begins with all that is
+stored, and with another password. Nothing is asked, so --yes has to say that it is meant. A team that is
+in the file is refused, since a relay would make it again; and so is a consumer that no relay has made.`,
 		Example: `  together-relay teams rm billing --yes`,
 		Args:    cobra.ExactArgs(1),
 	}
@@ -34,7 +34,7 @@ no relay has made.`,
 		case s.teams[name] != nil:
 			return usagef("%s: team %s is in the file; take it out first, or a relay makes it again, from the beginning", s.teams[name].at, name)
 		case !yes:
-			return usagef("this deletes the consumers of team %s, the place it has got to and the copies that are for it alone; if it is meant, add --yes", name)
+			return usagef("this deletes the consumers of team %s, the place it has got to, the copies that are for it alone and its key; if it is meant, add --yes", name)
 		}
 		reader, err := s.reader()
 		if err != nil {

@@ -62,6 +62,22 @@ func drain(t *testing.T, c jetstream.Consumer) map[string]int {
 	}
 }
 
+// asTeam is the team's consumer as the team itself sees it.
+func (p *process) asTeam(t *testing.T, team string, args ...string) jetstream.Consumer {
+	t.Helper()
+	r := p.verb(t, append([]string{"teams", "creds", team, "-o", "json"}, args...)...)
+	creds := map[string]string{}
+	if err := json.Unmarshal([]byte(r.stdout), &creds); err != nil || r.code != 0 {
+		t.Fatalf("teams creds: %+v, %v", r, err)
+	}
+	js := connect(t, strings.Replace(creds["nats_url"], "://", "://"+creds["nats_user"]+":"+creds["nats_password"]+"@", 1))
+	c, err := js.Consumer(t.Context(), "TOGETHER", team)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
 // lines are those of teams ls -o json by team.
 func (p *process) teamLines(t *testing.T, args ...string) map[string]teamLine {
 	t.Helper()
@@ -148,7 +164,7 @@ func TestTeamsFileChangesUnderLoad(t *testing.T) {
 			p.teamConsumer(t, js, "billing", "is changed", func(info *jetstream.ConsumerInfo) bool {
 				return info.Config.MaxDeliver == 7 && info.Config.MaxAckPending == 50 && info.Config.AckWait == 20*time.Second
 			})
-			late := p.teamConsumer(t, js, "late", "is there", there)
+			p.teamConsumer(t, js, "late", "is there", there)
 			load.waitFor(t, 20)
 			answers := load.end()
 			mustTake(t, answers)
@@ -164,7 +180,7 @@ func TestTeamsFileChangesUnderLoad(t *testing.T) {
 			if diff := cmp.Diff(sent, got); diff != "" {
 				t.Errorf("billing (-want +got):\n%s", diff)
 			}
-			if diff := cmp.Diff(sent, drain(t, late)); diff != "" {
+			if diff := cmp.Diff(sent, drain(t, p.asTeam(t, "late", "--config="+file))); diff != "" {
 				t.Errorf("late (-want +got):\n%s", diff)
 			}
 
