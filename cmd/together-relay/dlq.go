@@ -2,30 +2,29 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"maps"
-	"slices"
 	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"together-relay/adapters/jetstream"
-	"together-relay/schemas"
+	"together-relay/relay"
 )
 
 func newDLQ() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "dlq",
 		Short: "Look at the dead letters, try them again, drop them",
-		Long: `A delivery that is proven but unusable is kept as a dead letter, with a reason. They are
+		Long: `A delivery that is proven but unusable is kept as a dead letter, with a reason; and so is an event that
+a team could not handle: the team has terminated it, or has had it as often as it takes it. They are
 numbered by their sequence in the dead-letter stream.`,
-		Example: `  together-relay dlq ls
+		Example: `  together-relay dlq ls --team billing --since 24h
   together-relay dlq show 3
   together-relay dlq retry 3 4
+  together-relay dlq retry --team billing --reason max_deliver
   together-relay dlq drop 3`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
@@ -37,14 +36,19 @@ numbered by their sequence in the dead-letter stream.`,
 // letters is what every verb of dlq needs.
 type letters struct {
 	*settings
-	reader *jetstream.Reader
+	reader         *jetstream.Reader
+	stdout, stderr io.Writer
 }
 
-// withLetters makes run a verb that has a connection and a reader.
-func withLetters(cmd *cobra.Command, run func(l letters, args []string, w io.Writer) error) {
+// withLetters makes run a verb that has a connection and a reader. What check refuses is said
+// before there is one.
+func withLetters(cmd *cobra.Command, check func(args []string) error, run func(ctx context.Context, l letters, args []string) error) {
 	s := newSettings(cmd.Flags(), forAll|forNATS)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if err := s.asClient(); err != nil {
+			return err
+		}
+		if err := check(args); err != nil {
 			return err
 		}
 		reader, err := s.reader()
@@ -52,211 +56,149 @@ func withLetters(cmd *cobra.Command, run func(l letters, args []string, w io.Wri
 			return err
 		}
 		defer reader.Close()
-		return run(letters{s, reader}, args, cmd.OutOrStdout())
+		return run(cmd.Context(), letters{s, reader, cmd.OutOrStdout(), cmd.ErrOrStderr()}, args)
 	}
 }
 
-func newDLQLs() *cobra.Command {
-	var output string
-	cmd := &cobra.Command{
-		Use:     "ls",
-		Short:   "List the dead letters",
-		Example: "  together-relay dlq ls -o json",
-		Args:    cobra.NoArgs,
-	}
-	outputFlag(cmd, &output)
-	withLetters(cmd, func(l letters, _ []string, w io.Writer) error {
-		return l.reader.Letters(cmd.Context(), jetstream.LetterQuery{}, func(letter jetstream.Letter) error {
-			if output == "json" {
-				return printLetterJSON(w, letter, false)
-			}
-			if letter.Broken != nil {
-				_, err := fmt.Fprintf(w, "%d\t%s\tbroken\t%v\n", letter.Sequence, letter.Stored.UTC().Format(time.RFC3339), letter.Broken)
-				return err
-			}
-			_, err := fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\n", letter.Sequence, letter.Arrived.UTC().Format(time.RFC3339),
-				printable(letter.Source), printable(letter.Reason), printable(letter.Detail))
-			return err
-		})
-	})
-	return cmd
+// A letterChoice chooses dead letters: by number, or by what they are.
+type letterChoice struct {
+	team, reason, since string
+	all, dryRun         bool
+	numbers             []uint64
+	query               jetstream.LetterQuery
 }
 
-func newDLQShow() *cobra.Command {
-	var output string
-	var body bool
-	cmd := &cobra.Command{
-		Use:   "show N",
-		Short: "Show a dead letter whole",
-		Example: `  together-relay dlq show 3
-  together-relay dlq show 3 --body > delivery.json`,
-		Args: cobra.ExactArgs(1),
-	}
-	cmd.Flags().BoolVar(&body, "body", false, "only the body, byte for byte")
-	outputFlag(cmd, &output)
-	withLetters(cmd, func(l letters, args []string, w io.Writer) error {
-		numbers, err := parseNumbers(args)
-		if err != nil {
-			return err
-		}
-		letter, err := l.reader.Letter(cmd.Context(), numbers[0])
-		if err != nil {
-			return err
-		}
-		switch {
-		case body:
-			_, err = w.Write(letter.Body)
-			return err
-		case output == "json":
-			return printLetterJSON(w, letter, true)
-		}
-		if letter.Broken != nil {
-			fmt.Fprintf(w, "%-10s%v\n", "broken", letter.Broken)
-		}
-		for _, line := range [][2]string{
-			{"number", strconv.FormatUint(letter.Sequence, 10)}, {"source", letter.Source},
-			{"received", letter.Arrived.UTC().Format(time.RFC3339Nano)}, {"reason", letter.Reason}, {"detail", letter.Detail},
-		} {
-			fmt.Fprintf(w, "%-10s%s\n", line[0], printable(line[1]))
-		}
-		for _, name := range slices.Sorted(maps.Keys(letter.Header)) {
-			fmt.Fprintf(w, "%-10s%s: %s\n", "header", name, printable(letter.Header[name]))
-		}
-		_, err = fmt.Fprintf(w, "body      %d bytes\n\n%s\n", len(letter.Body), bodyText(w, letter.Body))
-		return err
-	})
-	return cmd
+// flags declares what chooses letters.
+func (c *letterChoice) flags(cmd *cobra.Command) {
+	fl := cmd.Flags()
+	fl.StringVar(&c.team, "team", "", "those of the `team`")
+	fl.StringVar(&c.reason, "reason", "", "those of the `reason`, such as max_deliver, terminated or schema")
+	fl.StringVar(&c.since, "since", "", "kept since then: a `time` such as 2026-07-01T09:00:00Z, or how long ago, such as 2h or 7d")
+	_ = cmd.RegisterFlagCompletionFunc("reason", cobra.FixedCompletions([]string{relay.ReasonMaxDeliver, relay.ReasonTerminated, relay.ReasonGone, relay.ReasonJSON,
+		relay.ReasonID, relay.ReasonType, relay.ReasonData, relay.ReasonSchema, relay.ReasonSize}, cobra.ShellCompDirectiveNoFileComp))
 }
 
-// bodyText is the body as it is, or quoted where it could move a terminal's cursor.
-func bodyText(w io.Writer, body []byte) string {
-	if colorful(w) && !json.Valid(body) {
-		return fmt.Sprintf("%q", body)
-	}
-	return string(body)
+// bulkFlags declares what is beside that for a verb that does something to them.
+func (c *letterChoice) bulkFlags(cmd *cobra.Command) {
+	c.flags(cmd)
+	cmd.Flags().BoolVar(&c.all, "all", false, "all that are stored; without it, something has to be chosen")
+	cmd.Flags().BoolVar(&c.dryRun, "dry-run", false, "say what would be done, and do nothing")
 }
 
-func newDLQRetry() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "retry N…",
-		Short: "Open dead letters again, and store those that are usable now",
-		Long: `Opens each dead letter as it was delivered, judged by its time of arrival and the secrets
-in force now. One that has become usable, by a new release or schema, is stored as an event
-and leaves the dead letters; any other stays, and the exit code is 1.`,
-		Example: "  together-relay dlq retry 3 4 5",
-		Args:    cobra.MinimumNArgs(1),
-	}
-	withLetters(cmd, func(l letters, args []string, w io.Writer) error {
-		numbers, err := parseNumbers(args)
-		if err != nil {
-			return err
-		}
-		return l.retry(cmd.Context(), numbers, w)
-	})
-	return cmd
-}
+// some says whether letters are chosen by what they are.
+func (c *letterChoice) some() bool { return c.team != "" || c.reason != "" || c.since != "" }
 
-func (l letters) retry(ctx context.Context, numbers []uint64, w io.Writer) error {
-	set, err := schemas.Load()
-	if err != nil {
-		return err
+// check completes the choice.
+func (c *letterChoice) check() (err error) {
+	if c.team != "" && !relay.ValidTeamName(c.team) {
+		return usagef("%q is no name of a team", c.team)
 	}
-	sources, err := l.openSources()
-	if err != nil {
-		return err
-	}
-	if l.stream.Prefixes, err = l.prefixes(); err != nil {
-		return err
-	}
-	log, err := l.logOf(l.reader)
-	if err != nil {
-		return err
-	}
-	intake := openIntake(sources, set, log)
-	failed := 0
-	for _, n := range numbers {
-		letter, err := l.reader.Letter(ctx, n)
-		if err == nil {
-			err = letter.Broken
-		}
-		if err == nil {
-			receipt, storeErr := intake.Store(ctx, letter.Delivery)
-			if err = storeErr; err == nil {
-				// Stored first, dropped then: a crash in between leaves a duplicate, and the stream drops that.
-				err = l.reader.Drop(ctx, n)
-				fmt.Fprintf(w, "%d\tstored\t%s\tseq %d\n", n, receipt.Subject, receipt.Sequence)
-			}
-		}
-		if err != nil {
-			failed++
-			fmt.Fprintf(w, "%d\tstays\t%v\n", n, err)
-		}
-	}
-	if failed > 0 {
-		return fmt.Errorf("%d of %d dead letters stay", failed, len(numbers))
+	c.query.Team, c.query.Reason = c.team, c.reason
+	if c.query.Since, err = parseSince(c.since, time.Now()); err != nil {
+		return usagef("--since: %w", err)
 	}
 	return nil
 }
 
-func newDLQDrop() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:     "drop N…",
-		Short:   "Remove dead letters for good",
-		Example: "  together-relay dlq drop 3 4",
-		Args:    cobra.MinimumNArgs(1),
+// checkBulk completes the choice of a verb that does something, and refuses what was probably
+// not meant.
+func (c *letterChoice) checkBulk(args []string) (err error) {
+	switch {
+	case len(args) > 0 && (c.some() || c.all):
+		return usagef("numbers, and a choice by --team, --reason, --since or --all, exclude each other")
+	case len(args) == 0 && !c.some() && !c.all:
+		return usagef("which dead letters? Give their numbers, see together-relay dlq ls; or choose by --team, --reason or --since, or say --all")
+	case c.some() && c.all:
+		return usagef("--all and a choice exclude each other")
 	}
-	withLetters(cmd, func(l letters, args []string, w io.Writer) error {
-		numbers, err := parseNumbers(args)
-		if err != nil {
+	if c.numbers, err = parseNumbers(args); err != nil {
+		return err
+	}
+	return c.check()
+}
+
+// each calls do with each letter of the choice, one after the other, and prints what it says. One
+// that fails does not keep the rest from being done. The letters that come meanwhile are left
+// alone, so it ends also if what it does makes new ones. Of those that are chosen by what they
+// are, do gets no body.
+func (l letters) each(ctx context.Context, c letterChoice, undone string, do func(jetstream.Letter) (string, error)) error {
+	done, failed := 0, 0
+	progress := time.Now()
+	one := func(letter jetstream.Letter, err error) error {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		said := ""
+		if err == nil {
+			said, err = do(letter)
+		}
+		if errors.Is(err, context.Canceled) {
 			return err
 		}
-		var failures []error
-		for _, n := range numbers {
-			if err := l.reader.Drop(cmd.Context(), n); err != nil {
-				failures = append(failures, err)
-				continue
-			}
-			fmt.Fprintf(w, "%d\tdropped\n", n)
+		done++
+		if err != nil {
+			failed++
+			said = undone + "\t" + printable(err.Error())
 		}
-		return errors.Join(failures...)
-	})
-	return cmd
+		if _, err := fmt.Fprintf(l.stdout, "%d\t%s\n", letter.Sequence, said); err != nil {
+			return err
+		}
+		if c.numbers == nil && time.Since(progress) > 2*time.Second {
+			progress = time.Now()
+			fmt.Fprintf(l.stderr, "together-relay: %d dead letters so far; %d stay\n", done, failed)
+		}
+		return nil
+	}
+	err := l.chosen(ctx, c, one)
+	if err != nil && (done > 0 || ctx.Err() != nil) {
+		err = fmt.Errorf("after %d dead letters, of which %d stay: %w; the same command goes on", done, failed, err)
+	}
+	if err == nil && failed > 0 {
+		err = fmt.Errorf("%d of %d dead letters stay", failed, done)
+	}
+	if err == nil && done == 0 {
+		fmt.Fprintln(l.stderr, "together-relay: no dead letter is like that")
+	}
+	return err
+}
+
+// chosen calls yield with the letters of the choice. A number that stands for none comes with
+// an error.
+func (l letters) chosen(ctx context.Context, c letterChoice, yield func(jetstream.Letter, error) error) error {
+	if c.numbers == nil {
+		last, err := l.reader.LastLetter(ctx)
+		if err != nil || last == 0 {
+			return err
+		}
+		c.query.UpTo = last
+		return l.reader.Letters(ctx, c.query, func(letter jetstream.Letter) error { return yield(letter, nil) })
+	}
+	for _, n := range c.numbers {
+		letter, err := l.reader.Letter(ctx, n)
+		letter.Sequence = n
+		if err := yield(letter, err); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// whose says in a few words what the letter is about.
+func whose(letter jetstream.Letter) string {
+	if letter.Team == nil {
+		return printable(letter.Source)
+	}
+	return "team " + printable(letter.Team.Team)
 }
 
 func parseNumbers(args []string) ([]uint64, error) {
-	numbers := make([]uint64, len(args))
-	for i, arg := range args {
+	var numbers []uint64
+	for _, arg := range args {
 		n, err := strconv.ParseUint(arg, 10, 64)
 		if err != nil || n == 0 {
 			return nil, usagef("%q is no number of a dead letter; see together-relay dlq ls", arg)
 		}
-		numbers[i] = n
+		numbers = append(numbers, n)
 	}
 	return numbers, nil
-}
-
-func printLetterJSON(w io.Writer, letter jetstream.Letter, whole bool) error {
-	out := struct {
-		Sequence uint64            `json:"sequence"`
-		Subject  string            `json:"subject"`
-		Source   string            `json:"source,omitempty"`
-		Received *time.Time        `json:"received,omitempty"`
-		Reason   string            `json:"reason,omitempty"`
-		Detail   string            `json:"detail,omitempty"`
-		Broken   string            `json:"broken,omitempty"`
-		Headers  map[string]string `json:"headers,omitempty"`
-		Bytes    int               `json:"bytes"`
-		Body     string            `json:"body,omitempty"`
-		Base64   []byte            `json:"body_base64,omitempty"`
-	}{Sequence: letter.Sequence, Subject: letter.Subject, Source: letter.Source, Reason: letter.Reason, Detail: letter.Detail, Bytes: letter.Size}
-	if letter.Broken != nil {
-		out.Broken = letter.Broken.Error()
-	}
-	if !letter.Arrived.IsZero() {
-		out.Received = &letter.Arrived
-	}
-	if whole {
-		out.Headers, out.Body, out.Base64 = letter.Header, string(letter.Body), letter.Body
-	}
-	return writeJSON(w, out)
 }
