@@ -133,16 +133,20 @@ func TestDeadLettersOfTeams(t *testing.T) {
 	ml, billing := newTeam("ml", ">"), newTeam("billing", "batch.done")
 	ml.BackOff, billing.BackOff = []time.Duration{time.Minute}, []time.Duration{time.Minute}
 	h.relay(t, ProvisionCreate, ml, billing)
-	h.append(t, "batch.done", "evt_1", "evt_2", "evt_3")
+	h.append(t, "batch.done", "evt_1")
 
 	// All this happens while no relay makes letters.
 	h.exhaust(t, "TOGETHER", "ml", 3)
+	eventually(t, "the server has said so", func() bool {
+		h.glance(t, "TOGETHER", "ml") // it does so while the team pulls
+		return h.waiting(t) == 1
+	})
+	h.append(t, "batch.done", "evt_2", "evt_3")
 	h.terminate(t, "TOGETHER", "ml", "no such batch: ÄÖ")
 	h.terminate(t, "TOGETHER", "billing", "")
-	eventually(t, "three advisories wait", func() bool {
-		h.glance(t, "TOGETHER", "ml")
-		return h.waiting(t) == 3
-	})
+	if n := h.waiting(t); n != 3 {
+		t.Fatalf("%d advisories wait, want 3", n)
+	}
 	u := newUndertaker(h.log)
 	u.start(t)
 	h.settled(t)
