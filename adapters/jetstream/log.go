@@ -364,6 +364,7 @@ type failure struct {
 
 // Error codes of the JetStream API that nats.go does not name.
 const (
+	codeManyConsumers   = 10026
 	codeMessageTooLarge = 10054
 	codeHeaderTooLarge  = 10097
 	codeIDInProcess     = 10158

@@ -38,6 +38,9 @@ func (l *Log) wanted() []jetstream.StreamConfig {
 		Duplicates:  l.cfg.Window,
 		Replicas:    l.cfg.Replicas,
 		AllowDirect: true,
+		// Each team has one, and whoever reads has one for a while. Without a number of its own a stream
+		// has room for a thousand (since NATS 2.15).
+		MaxConsumers: maxConsumers,
 	}
 	// A single server that flushes every message does so once for a batch. A cluster groups by
 	// itself.
@@ -51,6 +54,9 @@ func (l *Log) wanted() []jetstream.StreamConfig {
 	dead.Description = "deliveries and events that nobody could use, kept by together-relay"
 	return []jetstream.StreamConfig{events, dead}
 }
+
+// maxConsumers is how many consumers a stream is made for.
+const maxConsumers = 100_000
 
 // beside lists the other streams as they are configured. Whatever is wrong with them, deliveries
 // are stored.
@@ -150,6 +156,10 @@ func (l *Log) create(ctx context.Context, want jetstream.StreamConfig) error {
 		want.AllowAtomicPublish = false // a server older than 2.12 knows no batches
 		_, err = l.js.CreateStream(ctx, want)
 	}
+	if tooManyConsumers(err) {
+		want.MaxConsumers = -1 // the account has a limit
+		_, err = l.js.CreateStream(ctx, want)
+	}
 	if err != nil {
 		return fmt.Errorf("make stream %s: %w", want.Name, err)
 	}
@@ -162,6 +172,13 @@ func (l *Log) create(ctx context.Context, want jetstream.StreamConfig) error {
 	return l.flush()
 }
 
+// tooManyConsumers says whether there is no room for another consumer, or for as many as a stream
+// is to have.
+func tooManyConsumers(err error) bool {
+	api, ok := errors.AsType[jetstream.JetStreamError](err)
+	return ok && api.APIError() != nil && api.APIError().ErrorCode == codeManyConsumers
+}
+
 // apply changes what drifted and nothing else.
 func (l *Log) apply(ctx context.Context, want, have jetstream.StreamConfig, drifts []Drift) error {
 	change := have
@@ -170,7 +187,7 @@ func (l *Log) apply(ctx context.Context, want, have jetstream.StreamConfig, drif
 	change.Replicas, change.AllowDirect = want.Replicas, want.AllowDirect
 	change.AllowAtomicPublish = change.AllowAtomicPublish || want.AllowAtomicPublish
 	change.MaxMsgs, change.MaxMsgsPerSubject, change.MaxMsgSize = -1, -1, -1
-	change.DiscardNewPerSubject = false
+	change.DiscardNewPerSubject, change.MaxConsumers = false, max(change.MaxConsumers, want.MaxConsumers)
 	change.NoAck, change.SubjectTransform, change.PersistMode = false, nil, want.PersistMode
 	ctx, cancel := context.WithTimeout(ctx, makeTimeout)
 	defer cancel()

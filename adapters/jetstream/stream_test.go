@@ -7,8 +7,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
+
+	"together-relay/relay"
 )
 
 func TestDrift(t *testing.T) {
@@ -99,5 +102,35 @@ func TestDriftIsWarnedOfOnce(t *testing.T) {
 	}
 	if n := strings.Count(said.String(), `"stream":"TOGETHER"`); n != 1 || !strings.Contains(said.String(), "2h0m0s") || !strings.Contains(said.String(), "1h0m0s") {
 		t.Errorf("%d warnings, want one with both values: %s", n, said.String())
+	}
+}
+
+// There is room for more consumers than a server allows by itself, unless the account has a limit.
+func TestRoomForConsumers(t *testing.T) {
+	t.Parallel()
+	ns := startServer(t, t.TempDir(), -1)
+	js := admin(t, ns.ClientURL())
+	ready(t, openLog(t, ns.ClientURL(), testConfig()))
+	for _, name := range TeamStreams("TOGETHER") {
+		if s, err := js.Stream(t.Context(), name); err != nil || s.CachedInfo().Config.MaxConsumers != maxConsumers {
+			t.Errorf("%s: %+v, %v", name, s, err)
+		}
+	}
+
+	limited := startServer(t, t.TempDir(), -1)
+	if err := limited.GlobalAccount().UpdateJetStreamLimits(map[string]server.JetStreamAccountLimits{"": {
+		MaxMemory: -1, MaxStore: -1, MaxStreams: -1, MaxConsumers: 1,
+	}}); err != nil {
+		t.Fatal(err)
+	}
+	l := openLog(t, limited.ClientURL(), testConfig())
+	ready(t, l)
+	keeper := l.Teams(zerolog.Nop())
+	keeper.Set([]relay.Team{newTeam("a", ">"), newTeam("b", ">")})
+	if err := keeper.look(t.Context()); err == nil || !strings.Contains(err.Error(), "team b: ") || !strings.Contains(err.Error(), "--max-consumers") {
+		t.Errorf("look = %v", err)
+	}
+	if seen, err := openReader(t, limited.ClientURL()).Teams(t.Context(), nil); err != nil || len(seen) != 1 {
+		t.Errorf("seen %+v, %v", seen, err)
 	}
 }

@@ -251,7 +251,11 @@ func (t *Teams) keep(ctx context.Context, at side, team relay.Team, info *jetstr
 func (t *Teams) make(ctx context.Context, at side, want jetstream.ConsumerConfig) error {
 	ctx, cancel := context.WithTimeout(ctx, makeTimeout)
 	defer cancel()
-	if _, err := t.events.js.CreateConsumer(ctx, at.stream, want); err != nil {
+	_, err := t.events.js.CreateConsumer(ctx, at.stream, want)
+	if tooManyConsumers(err) {
+		return fmt.Errorf("make consumer: %w; raise the limit with nats stream edit %s --max-consumers=%d, or that of the account", err, at.stream, maxConsumers)
+	}
+	if err != nil {
 		return fmt.Errorf("make consumer: %w", err)
 	}
 	t.log.Debug().Str("team", want.Durable).Str("stream", at.stream).Strs("filters", want.FilterSubjects).Msg("consumer made")

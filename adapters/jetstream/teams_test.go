@@ -503,6 +503,9 @@ func BenchmarkThousandTeams(b *testing.B) {
 		start = time.Now()
 		h.relay(b, ProvisionCreate, teams...)
 		b.ReportMetric(time.Since(start).Seconds(), "s/found")
+		if readEvents(b, openReader(b, h.url), Query{}) != nil { // there is room for others beside the teams
+			b.Error("there are events")
+		}
 		b.StopTimer()
 		for _, team := range teams {
 			for _, stream := range TeamStreams("TOGETHER") {

@@ -123,6 +123,8 @@ func start(cfg Config, gate *gate, log zerolog.Logger) (*server.Server, error) {
 		NoSigs:     true,
 		// The relay logs its own readiness; a banner would be one more thing to read.
 		DisableJetStreamBanner: true,
+		// Each team has a consumer, and by default a stream has room for a thousand.
+		JetStreamLimits: server.JSLimitOpts{DefaultMaxConsumers: -1},
 	}
 	if cfg.Websocket != "" {
 		o.Websocket.Host, o.Websocket.Port, err = claim("RELAY_NATS_WS_LISTEN", cfg.Websocket, exposed)
