@@ -125,3 +125,48 @@ func (c *cursor) fetch(ctx context.Context) error {
 	}
 	return nats.ErrTimeout
 }
+
+// count is how many messages of the filters have a sequence from one to another. Those that are
+// stored while it counts can be counted too.
+func (r *Reader) count(ctx context.Context, stream string, filters []string, from, to uint64) (uint64, error) {
+	if from > to {
+		return 0, nil
+	}
+	waiting := func(from uint64) (uint64, error) {
+		c, err := openCursor(ctx, r.js, stream, span{filters: filters, from: from})
+		if err != nil {
+			return 0, err
+		}
+		defer c.close()
+		return c.pending, nil
+	}
+	for range 3 {
+		before, err := waiting(to + 1)
+		if err != nil {
+			return 0, err
+		}
+		all, err := waiting(from)
+		if err != nil {
+			return 0, err
+		}
+		after, err := waiting(to + 1)
+		if err != nil {
+			return 0, err
+		}
+		if before == after {
+			return all - min(before, all), nil
+		}
+	}
+	// They come in too fast to ask, and are counted one by one.
+	c, err := openCursor(ctx, r.js, stream, span{filters: filters, from: from, headersOnly: true, batch: 500})
+	if err != nil {
+		return 0, err
+	}
+	defer c.close()
+	for n := uint64(0); ; n++ {
+		_, at, ok, err := c.next(ctx)
+		if err != nil || !ok || at.Sequence > to {
+			return n, err
+		}
+	}
+}

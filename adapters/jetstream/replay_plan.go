@@ -50,7 +50,7 @@ func (p *Replayer) Plan(ctx context.Context, c Choice) (Replay, error) {
 		return plan, err
 	}
 	if len(plan.Filters) > 0 {
-		if plan.Total, err = p.count(ctx, plan.Filters, plan.From, plan.To); err != nil {
+		if plan.Total, err = p.reader.count(ctx, p.reader.stream, plan.Filters, plan.From, plan.To); err != nil {
 			return plan, err
 		}
 	}
@@ -59,7 +59,7 @@ func (p *Replayer) Plan(ctx context.Context, c Choice) (Replay, error) {
 	}
 	other := uint64(0)
 	if !c.Any {
-		if other, err = p.count(ctx, chosen, plan.From, plan.To); err != nil {
+		if other, err = p.reader.count(ctx, p.reader.stream, chosen, plan.From, plan.To); err != nil {
 			return plan, err
 		}
 	}
@@ -142,51 +142,6 @@ func (p *Replayer) firstSince(ctx context.Context, when time.Time) (uint64, bool
 	defer c.close()
 	_, at, ok, err := c.next(ctx)
 	return at.Sequence, ok, err
-}
-
-// count is how many events of the filters have a sequence from one to another. Those that are
-// stored while it counts can be counted too.
-func (p *Replayer) count(ctx context.Context, filters []string, from, to uint64) (uint64, error) {
-	if from > to {
-		return 0, nil
-	}
-	waiting := func(from uint64) (uint64, error) {
-		c, err := openCursor(ctx, p.reader.js, p.reader.stream, span{filters: filters, from: from})
-		if err != nil {
-			return 0, err
-		}
-		defer c.close()
-		return c.pending, nil
-	}
-	for range 3 {
-		before, err := waiting(to + 1)
-		if err != nil {
-			return 0, err
-		}
-		all, err := waiting(from)
-		if err != nil {
-			return 0, err
-		}
-		after, err := waiting(to + 1)
-		if err != nil {
-			return 0, err
-		}
-		if before == after {
-			return all - min(before, all), nil
-		}
-	}
-	// Events come in too fast to ask; they are counted one by one.
-	c, err := openCursor(ctx, p.reader.js, p.reader.stream, span{filters: filters, from: from, headersOnly: true, batch: 500})
-	if err != nil {
-		return 0, err
-	}
-	defer c.close()
-	for n := uint64(0); ; n++ {
-		_, at, ok, err := c.next(ctx)
-		if err != nil || !ok || at.Sequence > to {
-			return n, err
-		}
-	}
 }
 
 // team looks at the consumers of a team: that of the events, and whether there is one of copies.

@@ -35,10 +35,11 @@ type TeamSeen struct {
 
 // CopiesSeen is how far a team has got with the copies that are for it alone.
 type CopiesSeen struct {
-	Missing     bool   // the consumer is not there
-	Pending     uint64 // copies that are not delivered yet
-	InFlight    int    // delivered and not acknowledged yet
-	Redelivered int    // of those, delivered more than once
+	Missing     bool      // the consumer is not there
+	Pending     uint64    // copies that are not delivered yet
+	InFlight    int       // delivered and not acknowledged yet
+	Redelivered int       // of those, delivered more than once
+	Delivered   time.Time // when one was delivered last; zero for never, or not since the server has started
 }
 
 // TeamPlace is a place in the event stream, and when the consumer got there.
@@ -127,6 +128,7 @@ func (team *TeamSeen) copies(info *jetstream.ConsumerInfo, wanted relay.Team) {
 		return
 	}
 	team.Copies.Pending, team.Copies.InFlight, team.Copies.Redelivered = info.NumPending, info.NumAckPending, info.NumRedelivered
+	team.Copies.Delivered = teamPlace(info.Delivered).Time
 	made, ok := noteOf(info.Config)
 	if !ok {
 		return

@@ -86,7 +86,7 @@ and stores it on NATS JetStream, once. Any number of teams read from there, in a
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usagef("%w; see together-relay %s --help", err, cmd.Name())
 	})
-	root.AddCommand(newServe(), newTrigger(), newBench(), newEvents(), newWait(), newWatch(), newReconcile(), newReplay(), newDLQ(), newTeams(), newWebhooks(), newSchemas(), newDoctor(), newConfig(), newHealth(), newTogetherSim(), newVersion())
+	root.AddCommand(newServe(), newTrigger(), newBench(), newEvents(), newWait(), newWatch(), newReconcile(), newReplay(), newWhere(), newDLQ(), newTeams(), newWebhooks(), newSchemas(), newDoctor(), newConfig(), newHealth(), newTogetherSim(), newVersion())
 	root.SetHelpTemplate(help)
 	usageErrors(root)
 	return root

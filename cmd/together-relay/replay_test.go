@@ -130,6 +130,11 @@ func TestReplayIsKilled(t *testing.T) {
 		t.Errorf("once more: %+v", r)
 	}
 
+	if line := p.teamLines(t)["ml"]; line.Replay.Pending != n || line.Replay.InFlight != 0 || p.teamLines(t)["billing"].Replay.Pending != 0 {
+		t.Errorf("the team is at %+v", line)
+	}
+	taking := time.Now()
+
 	// The team gets them all, nobody else does, and its place among the events is where it was.
 	c, err := js.Consumer(t.Context(), "TOGETHER_REPLAY", "ml")
 	if err != nil {
@@ -144,7 +149,8 @@ func TestReplayIsKilled(t *testing.T) {
 	if info, err := before.Info(t.Context()); err != nil || info.State.LastSeq != last {
 		t.Errorf("the stream of events was written to: %+v, %v", info, err)
 	}
-	if line := p.teamLines(t)["ml"]; line.Pending != 0 || line.InFlight != 0 || line.Acknowledged.Sequence != n {
+	if line := p.teamLines(t)["ml"]; line.Pending != 0 || line.InFlight != 0 || line.Acknowledged.Sequence != n ||
+		line.Replay.Pending != 0 || line.LastTaken == nil || line.LastTaken.Before(taking.Add(-time.Second)) {
 		t.Errorf("the team is at %+v", line)
 	}
 	eventually(t, "the replay is taken", func() bool { line := p.theReplay(t); return line.Delivered == "all" && line.Acknowledged == "all" })

@@ -40,7 +40,9 @@ func newTeamsLs() *cobra.Command {
 		Short: "List the teams: what waits for each, and how far it has got",
 		Long: `Lists the teams of the file and the consumers that a relay has made. Pending is stored and not
 delivered yet, in flight is delivered and not acknowledged yet, waiting are pull requests that wait for
-an event, oldest is how long the first event that is not acknowledged has been stored.`,
+an event, oldest is how long the first event that is not acknowledged has been stored. Replay are copies
+that are for this team alone, pending and in flight; dead are its dead letters; taken is how long ago it
+was given something last.`,
 		Example: `  together-relay teams ls
   together-relay teams ls -o json`,
 		Args: cobra.NoArgs,
@@ -80,8 +82,18 @@ type teamLine struct {
 	Delivered    teamPlace   `json:"delivered"`
 	Acknowledged teamPlace   `json:"acknowledged"`
 	Oldest       *time.Time  `json:"oldest,omitempty"`
+	LastTaken    *time.Time  `json:"last_taken,omitempty"` // when something was delivered to it last, an event or a copy
+	Replay       teamReplay  `json:"replay"`
+	DeadLetters  uint64      `json:"dead_letters"`
 	Paused       bool        `json:"paused"`
 	Drift        []teamDrift `json:"drift,omitempty"`
+}
+
+// A teamReplay is how far a team has got with the copies that are for it alone.
+type teamReplay struct {
+	Pending     uint64 `json:"pending"`
+	InFlight    int    `json:"in_flight"`
+	Redelivered int    `json:"redelivered"`
 }
 
 type teamPlace struct {
@@ -97,7 +109,8 @@ type teamDrift struct {
 
 // What state a team is in.
 const (
-	teamMissing = "no consumer"     // no relay has made one yet
+	teamMissing = "no consumer" // no relay has made one yet
+	teamHalf    = "no consumer of copies"
 	teamForeign = "not the relay's" // a consumer of another hand has the name
 	teamRemoved = "not in the file" // and paused for that
 	teamPaused  = "paused"          // by another hand
@@ -110,12 +123,20 @@ func (s *settings) teamLines(ctx context.Context, reader *jetstream.Reader) ([]t
 	if err != nil {
 		return nil, err
 	}
+	letters, err := reader.LetterCounts(ctx)
+	if err != nil {
+		return nil, err
+	}
 	var lines []teamLine
 	for _, team := range seen {
 		line := teamLine{
 			Team: team.Name, Events: team.Events, Pending: team.Pending, InFlight: team.InFlight, Redelivered: team.Redelivered,
 			Waiting: team.Waiting, Delivered: placeOf(team.Delivered), Acknowledged: placeOf(team.Acknowledged),
-			Oldest: timeOrNil(team.Oldest), Paused: team.Paused,
+			Oldest: timeOrNil(team.Oldest), Paused: team.Paused, LastTaken: timeOrNil(later(team.Delivered.Time, team.Copies.Delivered)),
+			Replay: teamReplay{team.Copies.Pending, team.Copies.InFlight, team.Copies.Redelivered},
+		}
+		for _, n := range letters.Teams[team.Name] {
+			line.DeadLetters += n
 		}
 		for _, d := range team.Drifts {
 			line.Drift = append(line.Drift, teamDrift(d))
@@ -127,6 +148,8 @@ func (s *settings) teamLines(ctx context.Context, reader *jetstream.Reader) ([]t
 			line.State = teamRemoved
 		case team.Paused:
 			line.State = teamPaused
+		case team.Copies.Missing:
+			line.State = teamHalf
 		}
 		lines = append(lines, line)
 	}
@@ -140,6 +163,13 @@ func (s *settings) teamLines(ctx context.Context, reader *jetstream.Reader) ([]t
 	}
 	slices.SortFunc(lines, func(a, b teamLine) int { return strings.Compare(a.Team, b.Team) })
 	return lines, nil
+}
+
+func later(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return b
+	}
+	return a
 }
 
 func placeOf(place jetstream.TeamPlace) teamPlace {
@@ -168,7 +198,7 @@ func printTeamsJSON(w io.Writer, lines []teamLine) error {
 
 func printTeams(w io.Writer, lines []teamLine, now time.Time) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "TEAM\tEVENTS\tPENDING\tIN FLIGHT\tREDELIVERED\tWAITING\tDELIVERED\tACKNOWLEDGED\tOLDEST\tSTATE")
+	fmt.Fprintln(table, "TEAM\tEVENTS\tPENDING\tIN FLIGHT\tREDELIVERED\tWAITING\tDELIVERED\tACKNOWLEDGED\tOLDEST\tREPLAY\tDEAD\tTAKEN\tSTATE")
 	for _, line := range lines {
 		var states []string
 		if line.State != "" {
@@ -177,12 +207,16 @@ func printTeams(w io.Writer, lines []teamLine, now time.Time) error {
 		for _, d := range line.Drift {
 			states = append(states, fmt.Sprintf("%s is %s, configured is %s", d.Setting, d.Have, d.Want))
 		}
-		oldest := "-"
+		oldest, taken := "-", "-"
 		if line.Oldest != nil {
 			oldest = since(*line.Oldest, now)
 		}
-		fmt.Fprintf(table, "%s\t%s\t%d\t%d\t%d\t%d\t%s\t%s\t%s\t%s\n", line.Team, printable(strings.Join(line.Events, " ")), line.Pending,
+		if line.LastTaken != nil {
+			taken = since(*line.LastTaken, now) + " ago"
+		}
+		fmt.Fprintf(table, "%s\t%s\t%d\t%d\t%d\t%d\t%s\t%s\t%s\t%d+%d\t%d\t%s\t%s\n", line.Team, printable(strings.Join(line.Events, " ")), line.Pending,
 			line.InFlight, line.Redelivered, line.Waiting, line.Delivered.text(now), line.Acknowledged.text(now), oldest,
+			line.Replay.Pending, line.Replay.InFlight, line.DeadLetters, taken,
 			printable(cmp.Or(strings.Join(states, "; "), "ok")))
 	}
 	return table.Flush()
