@@ -36,7 +36,7 @@ func (h *teamHouse) where(t *testing.T, team string, events ...uint64) []string 
 			if one.Team != team {
 				continue
 			}
-			text := one.Standing.short()
+			text := one.short()
 			for _, c := range one.Copies {
 				text += fmt.Sprintf("; %s copy %d %s", c.Replay, c.Sequence, c.short())
 			}
