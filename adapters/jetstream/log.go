@@ -9,6 +9,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -72,11 +73,12 @@ type Log struct {
 	maxPayload atomic.Int64
 	// trouble is why nothing can be stored now; it points at nil when all is well.
 	trouble atomic.Pointer[error]
-	warned  map[Drift]bool    // belongs to Run
-	seen    map[string]bool   // streams that were there; belongs to Run
-	missed  map[string]string // what is wrong with streams beside the events; belongs to Run
-	// accepted says that Config.Accept was asked; belongs to Run.
-	accepted bool
+	// looking is held by Look, whose the next four are.
+	looking  sync.Mutex
+	warned   map[Drift]bool
+	seen     map[string]bool   // streams that were there
+	missed   map[string]string // what is wrong with streams beside the events
+	accepted bool              // Config.Accept was asked
 	// refused is the last publish that failed, if none has succeeded since.
 	refused atomic.Pointer[refusal]
 }
@@ -172,6 +174,8 @@ func (l *Log) Run(ctx context.Context) error {
 // Look finds or makes the streams once and says why nothing can be stored. It blocks for
 // a few seconds at most. A log that is not Run has to be looked at once.
 func (l *Log) Look(ctx context.Context) error {
+	l.looking.Lock()
+	defer l.looking.Unlock()
 	err := l.provision(ctx)
 	if refused := l.accept(ctx); refused != nil {
 		err = refused

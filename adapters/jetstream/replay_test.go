@@ -121,9 +121,13 @@ func TestStreamOfCopiesIsMissing(t *testing.T) {
 	ready(t, other)
 	keeper := other.Teams(zerolog.Nop())
 	keeper.Set([]relay.Team{newTeam("ml", ">")})
-	if err := keeper.look(t.Context()); !errors.Is(err, jetstream.ErrStreamNotFound) {
-		t.Errorf("look = %v", err)
-	}
+	eventually(t, "it says so", func() bool {
+		if err := keeper.look(t.Context()); err != nil {
+			return errors.Is(err, jetstream.ErrStreamNotFound)
+		}
+		_ = h.js.DeleteStream(t.Context(), "TOGETHER_REPLAY") // the other relay was looking at this moment
+		return false
+	})
 	if _, err := keeper.events.Append(t.Context(), relaytest.NewEvent("together", "1", `{}`)); err != nil {
 		t.Error(err)
 	}
@@ -168,6 +172,7 @@ func TestSendTo(t *testing.T) {
 	if _, err := h.log.Append(t.Context(), ev); err != nil {
 		t.Fatal(err)
 	}
+	eventually(t, "the server counts it", func() bool { return h.info(t, "ml").NumPending == 1 })
 	before, original := h.info(t, "ml"), h.original(t, 1)
 	for _, duplicate := range []bool{false, true} {
 		if got, err := h.log.SendTo(t.Context(), "ml", original, "r1"); err != nil || got != (Copied{1, duplicate}) {

@@ -83,7 +83,9 @@ func TestWhereIsEachEvent(t *testing.T) {
 	}
 	for _, s := range []string{"pending", "waiting", "acknowledged"} {
 		want := map[string][]whereTeamLine{"evt_1": state(whereStanding{State: "acknowledged"}, whereCopyLine{id, 1, whereStanding{State: s}})}
-		eventually(t, "the copy is "+s, func() bool { return cmp.Equal(want, p.whereabouts(t, "evt_1", "--since=1h"), cmp.AllowUnexported(whereTeamLine{}, whereCopyLine{})) })
+		eventually(t, "the copy is "+s, func() bool {
+			return cmp.Equal(want, p.whereabouts(t, "evt_1", "--since=1h"), cmp.AllowUnexported(whereTeamLine{}, whereCopyLine{}))
+		})
 		switch s {
 		case "pending":
 			msg, err := copies.Next(jetstream.FetchMaxWait(patience))
