@@ -1,6 +1,7 @@
 package jetstream
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/url"
@@ -17,8 +18,11 @@ import (
 type Auth struct {
 	Creds, NKey    string // files: credentials, seed
 	User, Password string
+	PasswordFile   string // in place of Password; it is read for each connection
 	Token          string
 	CA, Cert, Key  string // files: root certificates, client certificate, its key
+	// Inbox is below what answers to a Reader come; empty is where those to a relay do.
+	Inbox string
 }
 
 func (a Auth) options() ([]nats.Option, error) {
@@ -38,10 +42,19 @@ func (a Auth) options() ([]nats.Option, error) {
 		}
 	}
 	add(a.Creds != "", nats.UserCredentials(a.Creds))
-	add(a.User != "", nats.UserInfo(a.User, a.Password))
+	add(a.User != "" && a.PasswordFile == "", nats.UserInfo(a.User, a.Password))
 	add(a.Token != "", nats.Token(a.Token))
 	add(a.CA != "", nats.RootCAs(a.CA))
 	add(a.Cert != "", nats.ClientCert(a.Cert, a.Key))
+	if a.PasswordFile != "" {
+		if _, err := readPassword(a.PasswordFile); err != nil {
+			return nil, err
+		}
+		options = append(options, nats.UserInfoHandler(func() (user, password string) {
+			password, _ = readPassword(a.PasswordFile) // without one the server refuses, and it is read again
+			return a.User, password
+		}))
+	}
 	if a.NKey != "" {
 		nkey, err := nats.NkeyOptionFromSeed(a.NKey)
 		if err != nil {
@@ -51,6 +64,21 @@ func (a Auth) options() ([]nats.Option, error) {
 	}
 	return options, nil
 }
+
+func readPassword(path string) (string, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return "", fmt.Errorf("read NATS password: %w", err)
+	}
+	word := strings.TrimSpace(string(text))
+	if word == "" {
+		return "", fmt.Errorf("read NATS password: %s is empty", path)
+	}
+	return word, nil
+}
+
+// relayInbox is below what answers to the relay come.
+const relayInbox = "_INBOX_relay"
 
 // An Option is one of the NATS client.
 type Option = nats.Option
@@ -70,7 +98,7 @@ func connect(urls string, auth Auth, log zerolog.Logger, changed func(*nats.Conn
 	}
 	options = append(options,
 		nats.Name("together-relay"),
-		nats.CustomInboxPrefix("_INBOX_relay"),
+		nats.CustomInboxPrefix(relayInbox),
 		nats.RetryOnFailedConnect(true),
 		nats.MaxReconnects(-1),
 		nats.ReconnectBufSize(-1),
@@ -109,7 +137,7 @@ func dial(urls string, auth Auth, more ...Option) (*nats.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	options = append(options, nats.Name("together-relay command line"), nats.CustomInboxPrefix("_INBOX_relay"),
+	options = append(options, nats.Name("together-relay command line"), nats.CustomInboxPrefix(cmp.Or(auth.Inbox, relayInbox)),
 		nats.ReconnectBufSize(-1), nats.Timeout(2*time.Second))
 	nc, err := nats.Connect(urls, append(options, more...)...)
 	if err != nil {

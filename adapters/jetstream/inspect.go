@@ -31,8 +31,10 @@ type Inspection struct {
 	SkewKnown       bool
 
 	// What this client may do; known from an Inspect of a [Reader].
-	Hears, Speaks bool   // it may subscribe to everything, publish anywhere
-	Account       string // it belongs to; empty if the server does not say
+	Hears, Speaks bool     // it may subscribe to everything, publish anywhere
+	Account, User string   // it belongs to, it is; empty if the server does not say
+	Told          bool     // the server has told what it may do, so that the next two are known
+	Wider, Lacks  []string // subjects that it may use beyond what a relay needs; that it needs and may not use
 }
 
 // A StreamSeen is a stream as it was found.
@@ -51,6 +53,9 @@ type StreamSeen struct {
 
 // SystemAccount is the account that sees and rules the whole server.
 const SystemAccount = "$SYS"
+
+// GlobalAccount is the account of a server that has no others.
+const GlobalAccount = "$G"
 
 // inspect looks at the server and the streams, and changes nothing.
 func (l *Log) inspect(ctx context.Context) (Inspection, error) {
@@ -132,15 +137,23 @@ func (r *Reader) Inspect(ctx context.Context, cfg Config) (Inspection, error) {
 			seen.Marks.note(marks.CachedInfo())
 		}
 	}
-	seen.Hears, seen.Speaks = r.may()
-	seen.Account = r.account(ctx)
+	var may may
+	if seen.Account, seen.User, may, seen.Told = r.whoAmI(ctx); seen.Told {
+		seen.Hears, seen.Speaks = may.hears(), may.speaks()
+		seen.Wider, seen.Lacks = may.against(RelayRights(cfg))
+	} else {
+		seen.Hears, seen.Speaks = r.tries()
+	}
 	return seen, nil
 }
 
-// may asks the server for more than a relay needs, and says what it did not refuse. The
+// probeSubject is below what nobody listens.
+const probeSubject = "together-relay-doctor"
+
+// tries asks the server for more than a relay needs, and says what it did not refuse. The
 // subscription is gone before anything comes of it. Nobody listens to what is published, and a
 // stream that takes every subject does not keep it: it expects a stream that is not there.
-func (r *Reader) may() (hears, speaks bool) {
+func (r *Reader) tries() (hears, speaks bool) {
 	refused := func(ask func() error) bool {
 		before := r.nc.LastError()
 		err := ask()
@@ -159,28 +172,33 @@ func (r *Reader) may() (hears, speaks bool) {
 		return sub.Unsubscribe()
 	})
 	speaks = !refused(func() error {
-		probe := nats.NewMsg("together-relay-doctor." + nuid.Next())
+		probe := nats.NewMsg(probeSubject + "." + nuid.Next())
 		probe.Header.Set(nats.ExpectedStreamHdr, "none")
 		return r.nc.PublishMsg(probe)
 	})
 	return hears, speaks
 }
 
-// account asks the server which account this client belongs to.
-func (r *Reader) account(ctx context.Context) string {
+// userInfo is where a user asks the server who it is and what it may do.
+const userInfo = "$SYS.REQ.USER.INFO"
+
+// whoAmI asks the server who this client is, and what it may do.
+func (r *Reader) whoAmI(ctx context.Context) (account, user string, rights may, told bool) {
 	asking, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	answer, err := r.nc.RequestWithContext(asking, "$SYS.REQ.USER.INFO", nil)
+	answer, err := r.nc.RequestWithContext(asking, userInfo, nil)
 	if err != nil {
-		return "" // not every user may ask
+		return "", "", may{}, false // not every user may ask
 	}
 	var info struct {
 		Data struct {
-			Account string `json:"account"`
+			User        string `json:"user"`
+			Account     string `json:"account"`
+			Permissions may    `json:"permissions"`
 		} `json:"data"`
 	}
-	if json.Unmarshal(answer.Data, &info) != nil {
-		return ""
+	if json.Unmarshal(answer.Data, &info) != nil || info.Data.Account == "" {
+		return "", "", may{}, false
 	}
-	return info.Data.Account
+	return info.Data.Account, info.Data.User, info.Data.Permissions, true
 }

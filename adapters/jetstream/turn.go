@@ -28,6 +28,9 @@ const soonAgain = 250 * time.Millisecond
 
 const turnKey = "turn"
 
+// turnBucket names the bucket of the turn.
+func turnBucket(stream string) string { return watchBucket(stream) + "_TURN" }
+
 // Hold implements [relay.Turn]. A relay that cannot keep its turn alive stops its work before
 // another one may begin. When ctx is done it gives the turn back.
 func (t *Turn) Hold(ctx context.Context, work func(context.Context)) error {
@@ -52,7 +55,7 @@ func (t *Turn) Hold(ctx context.Context, work func(context.Context)) error {
 
 func (t *Turn) take(ctx context.Context, me []byte) (jetstream.KeyValue, uint64, error) {
 	kv, err := t.log.bucket(ctx, jetstream.KeyValueConfig{
-		Bucket:      watchBucket(t.log.cfg.Stream) + "_TURN",
+		Bucket:      turnBucket(t.log.cfg.Stream),
 		Description: "which relay watches the Together API now",
 		TTL:         t.ttl,
 		Storage:     jetstream.MemoryStorage,
