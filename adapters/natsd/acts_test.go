@@ -227,10 +227,12 @@ func (p *player) overhear(other *player) {
 }
 
 // tryForbidden tries each act as the team: nothing is heard, nothing changes.
-func (s *stage) tryForbidden(t *testing.T) {
+func (s *stage) tryForbidden(t *testing.T) { s.try(t, s.acts()) }
+
+func (s *stage) try(t *testing.T, acts []act) {
 	js := s.js(t)
 	s.build(t, js)
-	for _, a := range s.acts() {
+	for _, a := range acts {
 		t.Run(a.name, func(t *testing.T) {
 			s.build(t, js)
 			p := s.enter(t, s.team, js)

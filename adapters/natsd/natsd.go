@@ -203,7 +203,7 @@ func warnExposed(address string, log zerolog.Logger) {
 func (s *Server) InProcess() nats.Option {
 	return func(o *nats.Options) error {
 		if s.gate != nil {
-			o.User, o.Password = RelayUser, s.gate.password
+			o.User, o.Password, o.UserInfo = RelayUser, s.gate.password, nil
 		}
 		return nats.InProcessServer(s.ns)(o)
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -196,7 +197,9 @@ func (s *stage) build(t testing.TB, js jetstream.JetStream) {
 				must(err)
 			}
 			if c.CachedInfo().NumAckPending == 0 {
-				_, err = c.Next(jetstream.FetchMaxWait(waitFor))
+				for err = nats.ErrNoResponders; errors.Is(err, nats.ErrNoResponders); { // another node may have just made it
+					_, err = c.Next(jetstream.FetchMaxWait(waitFor))
+				}
 				must(err)
 			}
 		}
