@@ -96,6 +96,7 @@ func (s *settings) declare() *knobs {
 	k.text(&s.nats.auth.NKey, "nats-nkey", "NATS_NKEY", "", "`file` with the nkey seed for NATS")
 	k.text(&s.nats.auth.User, "nats-user", "NATS_USER", "", "`user` for NATS")
 	k.secret(&s.nats.auth.Password, "nats-password", "NATS_PASSWORD", "password for NATS")
+	k.text(&s.nats.auth.PasswordFile, "nats-password-file", "NATS_PASSWORD_FILE", "", "`file` with the password for NATS; read again for each connection")
 	k.secret(&s.nats.auth.Token, "nats-token", "NATS_TOKEN", "token for NATS")
 	k.text(&s.nats.auth.CA, "nats-ca", "NATS_CA", "", "`file` with the root certificates of NATS")
 	k.text(&s.nats.auth.Cert, "nats-cert", "NATS_CERT", "", "`file` with the client certificate for NATS")
@@ -257,6 +258,10 @@ func (s *settings) check() error {
 		return usagef("an interval of watching is negative; 0 switches it off")
 	case s.watch.budget < 1:
 		return usagef("watch-budget is %d requests a minute, it must be positive", s.watch.budget)
+	case s.nats.auth.PasswordFile != "" && s.nats.auth.Password != "":
+		return usagef("nats-password and nats-password-file are both set; leave one out")
+	case s.nats.auth.PasswordFile != "" && s.nats.auth.User == "":
+		return usagef("nats-password-file goes with nats-user, which is empty")
 	case s.watch.simulate && !s.dev:
 		return usagef("simulate goes with dev alone")
 	case !strings.HasPrefix(s.http.publicURL, "http://") && !strings.HasPrefix(s.http.publicURL, "https://"):

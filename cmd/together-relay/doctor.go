@@ -129,6 +129,7 @@ func (s *settings) facts(ctx context.Context, seen jetstream.Inspection) facts {
 		embedded: s.nats.url == "", sync: s.embedded.Sync, nats: seen, replicas: s.stream.Replicas, maxBody: int64(s.http.maxBody),
 		listen: s.http.listen, publicURL: s.http.publicURL, tolerance: s.tolerance(),
 	}
+	f.teams = len(s.teams)
 	if f.embedded {
 		f.disk, f.diskErr = natsd.LookAtDisk(s.embedded.Dir)
 		f.closed = s.closed()
@@ -192,7 +193,7 @@ func (s *settings) tolerance() time.Duration {
 // secretFiles are the modes of the files that hold secrets. One that is not there is told by
 // those who need it.
 func (s *settings) secretFiles() map[string]fs.FileMode {
-	paths := []string{s.secrets.webhookFile, s.secrets.apiKeyFile, s.nats.auth.Creds, s.nats.auth.NKey, s.nats.auth.Key}
+	paths := []string{s.secrets.webhookFile, s.secrets.apiKeyFile, s.nats.auth.PasswordFile, s.nats.auth.Creds, s.nats.auth.NKey, s.nats.auth.Key}
 	if s.dev {
 		paths = append(paths, devSecretPath(s.embedded.Dir))
 	}

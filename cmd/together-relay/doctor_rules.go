@@ -30,6 +30,7 @@ type facts struct {
 	listen     string
 	natsListen []string // of the embedded server
 	closed     bool     // the embedded server asks for passwords
+	teams      int      // in the file
 	publicURL  string
 	files      map[string]fs.FileMode // of secrets, by path
 
@@ -128,24 +129,63 @@ func judgeAccess(f facts) []finding {
 	if f.nats.Account == jetstream.SystemAccount {
 		add(one(levelWarning, "access", "the relay's user belongs to the system account", "it may look into every account and shut servers down", "give the relay a user of an account of its own"))
 	}
+	if f.teams > 0 && (!f.nats.Auth || f.nats.Account == jetstream.GlobalAccount) {
+		add(one(levelWarning, "access", "nothing keeps the teams apart: the streams are in the global account", "a team may read, and write, what is there for others", moved))
+	}
 	switch near := loopback(net.JoinHostPort(f.natsHost, "0")); {
 	case !f.nats.Auth && near:
-		add(one(levelNote, "access", "the NATS server asks for no password, and is reached on this machine", "whoever reaches it may read every event and write what looks like one", "give it users before others can reach it"))
+		add(one(levelNote, "access", "the NATS server asks for no password, and is reached on this machine", "whoever reaches it may read every event and write what looks like one", "give it users before others can reach it: "+printed))
 	case !f.nats.Auth:
-		add(one(levelWarning, "access", "the NATS server asks for no password", "whoever reaches it may read every event and write what looks like one", "give it users, and set NATS_USER and NATS_PASSWORD or NATS_CREDS"))
-	case f.nats.Hears || f.nats.Speaks:
-		var may []string
-		if f.nats.Hears {
-			may = append(may, "subscribe to everything")
-		}
-		if f.nats.Speaks {
-			may = append(may, "publish anywhere")
-		}
-		add(one(levelWarning, "access", "the relay's user may "+strings.Join(may, " and "), "who takes its credentials has all of the account", "allow it no more than its streams' subjects, the JetStream API and its inbox, _INBOX_relay.>"))
+		add(one(levelWarning, "access", "the NATS server asks for no password", "whoever reaches it may read every event and write what looks like one", "give it users: "+printed+"; then set NATS_USER and NATS_PASSWORD_FILE"))
+	case f.nats.User == natsd.OperatorUser:
+		add(one(levelNote, "access", "doctor runs as "+natsd.OperatorUser+", who may do everything in the account", "what the relay's own user may do is not seen so", "run doctor with the relay's NATS_USER, too"))
 	default:
-		add(one(levelOK, "access", "the relay's user may not subscribe to everything or publish anywhere"))
+		add(judgeRights(f))
 	}
 	return all
+}
+
+// What to do about users whose rights are too wide.
+const (
+	printed = "together-relay teams nats-config prints what is enough"
+	moved   = printed + "; An outside NATS server in the README tells how events move to another account"
+)
+
+// judgeRights is about the relay's own user at an outside server.
+func judgeRights(f facts) []finding {
+	var all []finding
+	var may []string
+	if f.nats.Hears {
+		may = append(may, "subscribe to everything")
+	}
+	if f.nats.Speaks {
+		may = append(may, "publish anywhere")
+	}
+	if len(f.nats.Wider) > 0 {
+		may = append(may, "use "+few(f.nats.Wider)+" beyond what a relay needs")
+	}
+	if len(may) > 0 {
+		all = append(all, one(levelWarning, "access", "the relay's user may "+strings.Join(may, " and "), "who takes its credentials has all of that, too", printed)...)
+	}
+	if len(f.nats.Lacks) > 0 {
+		all = append(all, one(levelWarning, "access", "the relay's user may not use "+few(f.nats.Lacks), "what needs them fails, and the log says so", printed)...)
+	}
+	switch {
+	case all != nil:
+		return all
+	case !f.nats.Told:
+		return one(levelOK, "access", "the relay's user may not subscribe to everything or publish anywhere")
+	}
+	return one(levelOK, "access", "the relay's user may do what a relay needs, and no more")
+}
+
+// few names some of the subjects.
+func few(subjects []string) string {
+	const some = 3
+	if len(subjects) <= some {
+		return strings.Join(subjects, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(subjects[:some], ", "), len(subjects)-some)
 }
 
 // loopback says whether an address that is listened on, or asked, is for this machine alone.

@@ -109,6 +109,9 @@ func (s *settings) reader(more ...jetstream.Option) (*jetstream.Reader, error) {
 	if err != nil {
 		return nil, err
 	}
+	if auth.User == natsd.OperatorUser {
+		auth.Inbox = "_INBOX_" + natsd.OperatorUser // which the relay's user may not hear
+	}
 	r, err := jetstream.OpenReader(url, auth, s.stream.Stream, more...)
 	if err != nil {
 		return nil, fmt.Errorf("%w; is the relay running? Start one with together-relay serve --dev, or set NATS_URL", err)

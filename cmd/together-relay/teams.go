@@ -29,7 +29,7 @@ team logs in with a password of its own, and may take its events and nothing els
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newTeamsLs(), newTeamsSnippet(), newTeamsCreds(), newTeamsRm())
+	cmd.AddCommand(newTeamsLs(), newTeamsSnippet(), newTeamsCreds(), newTeamsNATSConfig(), newTeamsRm())
 	return cmd
 }
 
