@@ -49,6 +49,7 @@ const advisoryConsumer = "relay"
 const (
 	advisoryBatch = 64 // advisories taken at one time
 	advisoryWait  = 30 * time.Second
+	short         = 100 * time.Millisecond
 	longestPause  = 10 * time.Second
 	countEvery    = 10 * time.Second
 )
@@ -59,16 +60,15 @@ func (a *Advisories) Run(ctx context.Context) error {
 	var counting sync.WaitGroup
 	defer counting.Wait()
 	counting.Go(func() { a.count(ctx) })
-	const shortest = 100 * time.Millisecond
-	pause := shortest
+	pause := short
 	for ctx.Err() == nil {
 		if *a.events.trouble.Load() != nil || !a.events.besides.Load() {
-			rest(ctx, shortest) // the log says why
+			rest(ctx, short) // the log says why
 			continue
 		}
 		progress, err := a.round(ctx)
 		if progress || err == nil {
-			pause = shortest
+			pause = short
 		}
 		if err != nil && ctx.Err() == nil {
 			a.complain(err)
@@ -102,19 +102,31 @@ func (a *Advisories) round(ctx context.Context) (progress bool, err error) {
 	}
 	look := lookup{log: a.events, streams: map[string]jetstream.Stream{}}
 	for msg := range batch.Messages() {
-		if err == nil && ctx.Err() == nil {
-			if err = a.handle(ctx, look, msg); err == nil {
-				progress, a.said = true, ""
-				continue
-			}
-			stop()
+		if err != nil || ctx.Err() != nil {
+			_ = msg.NakWithDelay(short) // else it comes again when the time to handle it is over
+			continue
 		}
-		_ = msg.NakWithDelay(time.Second) // else it comes again when the time to handle it is over
+		if err = a.handle(ctx, look, msg); err != nil {
+			_ = msg.NakWithDelay(later(msg)) // longer than the others, which may be easier
+			stop()
+			continue
+		}
+		progress, a.said = true, ""
 	}
 	if err == nil && batch.Error() != nil && ctx.Err() == nil {
 		err = fmt.Errorf("take advisories: %w", batch.Error())
 	}
 	return progress, err
+}
+
+// later is how long an advisory is left alone that could not be handled: the longer, the more
+// often that was so.
+func later(msg jetstream.Msg) time.Duration {
+	meta, err := msg.Metadata()
+	if err != nil {
+		return time.Minute
+	}
+	return min(short<<min(meta.NumDelivered, 10), time.Minute)
 }
 
 // consumer finds the shared consumer or makes it.

@@ -567,3 +567,32 @@ func TestDeadLettersWaitForRoom(t *testing.T) {
 		t.Errorf("said %d times that there is no room", n)
 	}
 }
+
+// When the server notices that deliveries are used up: while the team asks for events, or at
+// once if there was to be one delivery alone.
+func TestDeadLetterIsNoticedWhileTheTeamPulls(t *testing.T) {
+	t.Parallel()
+	h := newTeamHouse(t)
+	once, twice := newTeam("once", ">"), newTeam("twice", ">")
+	once.MaxDeliver, once.BackOff = 1, []time.Duration{300 * time.Millisecond}
+	twice.MaxDeliver, twice.BackOff = 2, []time.Duration{20 * time.Millisecond}
+	h.relay(t, ProvisionCreate, once, twice)
+	newUndertaker(h.log).start(t)
+	h.append(t, "batch.done", "evt_1")
+	h.pull(t, "TOGETHER", "twice")
+	h.pull(t, "TOGETHER", "twice")
+	h.pull(t, "TOGETHER", "once")
+	count := func(team string) uint64 {
+		counts, err := openReader(t, h.url).LetterCounts(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return counts.Teams[team]["max_deliver"]
+	}
+	eventually(t, "the one delivery is used up", func() bool { return count("once") == 1 })
+	if n := count("twice"); n != 0 {
+		t.Errorf("%d letters of a team that does not pull", n)
+	}
+	h.glance(t, "TOGETHER", "twice")
+	eventually(t, "the two deliveries are used up", func() bool { return count("twice") == 1 })
+}

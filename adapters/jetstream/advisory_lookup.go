@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"sort"
 	"strconv"
 	"strings"
 	"time"
@@ -122,23 +123,52 @@ func (l *Log) fromLeader(ctx context.Context, stream string, sequence uint64) (*
 	return raw, nil
 }
 
-// letter says whether there is a letter of the id, stored since then.
+// letter says whether there is a letter of the id, stored since then. It reads letter by letter, so
+// that a relay needs no right to make consumers on that stream.
 func (l lookup) letter(ctx context.Context, team, id string, since time.Time) (bool, error) {
-	letters, err := openCursor(ctx, l.log.js, deadStream(l.log.cfg.Stream), span{
-		filters: []string{LetterQuery{Team: team}.filter()}, since: since.Add(-clocks), headersOnly: true, batch: letterBatch})
-	if err != nil {
+	stream, err := l.stream(ctx, deadStream(l.log.cfg.Stream))
+	if err != nil || stream == nil {
 		return false, err
 	}
-	defer letters.close()
-	for {
-		msg, _, ok, err := letters.next(ctx)
-		if err != nil || !ok {
+	asking, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	info, err := stream.Info(asking)
+	if err != nil {
+		return false, fmt.Errorf("look at the dead letters: %w", err)
+	}
+	// Times go up with sequences: the search asks for a few letters only.
+	var failed error
+	first, behind := info.State.FirstSeq, info.State.LastSeq+1
+	next := first + uint64(sort.Search(int(behind-first), func(i int) bool {
+		raw, err := nextLetter(ctx, stream, first+uint64(i), ">")
+		failed = errors.Join(failed, err)
+		return raw == nil || !raw.Time.Before(since.Add(-clocks))
+	}))
+	for failed == nil && next < behind {
+		raw, err := nextLetter(ctx, stream, next, LetterQuery{Team: team}.filter())
+		switch {
+		case err != nil || raw == nil:
 			return false, err
-		}
-		if msg.Headers().Get(nats.MsgIdHdr) == id {
+		case raw.Header.Get(nats.MsgIdHdr) == id:
 			return true, nil
 		}
+		next = raw.Sequence + 1
 	}
+	return false, failed
+}
+
+// nextLetter reads the first letter from a sequence on that lies on a subject, or nil.
+func nextLetter(ctx context.Context, stream jetstream.Stream, seq uint64, filter string) (*jetstream.RawStreamMsg, error) {
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	raw, err := stream.GetMsg(ctx, seq, jetstream.WithGetMsgSubject(filter))
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the dead letters: %w", err)
+	}
+	return raw, nil
 }
 
 // copiedFrom is the sequence of the event that a message for a single team is a copy of, or 0.

@@ -47,7 +47,7 @@ func onDisk(t *testing.T) {
 func TestDoctorOnEmbedded(t *testing.T) {
 	t.Parallel()
 	onDisk(t)
-	p := launch{env: withSecret, args: []string{"--strict"}}.start(t).waitReady(t).waitStreams(t)
+	p := launch{env: withSecret, args: []string{"--strict"}}.start(t).waitReady(t)
 	r := p.verb(t, "doctor", "-o", "json")
 	if found, left := diagnosis(t, r); len(found) > 0 || left != "yyynn" || r.code != exitDone {
 		t.Errorf("exit code %d, findings %v, survives %s:\n%s%s", r.code, found, left, r.stdout, r.stderr)
@@ -58,7 +58,7 @@ func TestDoctorOnEmbedded(t *testing.T) {
 func TestDoctorAsksTheRunningRelay(t *testing.T) {
 	t.Parallel()
 	onDisk(t)
-	p := launch{env: withSecret, args: []string{"--nats-sync=never", "--public-url=http://localhost:1"}}.start(t).waitReady(t).waitStreams(t)
+	p := launch{env: withSecret, args: []string{"--nats-sync=never", "--public-url=http://localhost:1"}}.start(t).waitReady(t)
 	r := p.verb(t, "doctor", "-o", "json")
 	if found, left := diagnosis(t, r); !slices.Equal(found, []string{"error sync"}) || left != "yynnn" || r.code != exitFailed {
 		t.Errorf("exit code %d, findings %v, survives %s:\n%s%s", r.code, found, left, r.stdout, r.stderr)
@@ -83,7 +83,7 @@ func TestDoctorOnAServerOutside(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			ns := runNATS(t, server.Options{SyncAlways: test.sync, HTTPHost: "127.0.0.1", HTTPPort: -1})
-			p := launch{env: append([]string{"NATS_URL=" + ns.ClientURL()}, withSecret...)}.start(t).waitReady(t).waitStreams(t)
+			p := launch{env: append([]string{"NATS_URL=" + ns.ClientURL()}, withSecret...)}.start(t).waitReady(t)
 			args := []string{"doctor", "-o", "json", "--listen=" + strings.TrimPrefix(p.url, "http://")}
 			if test.asked {
 				args = append(args, "--monitor="+monitorURL(ns))
@@ -133,7 +133,7 @@ func TestDoctorOnACluster(t *testing.T) {
 	t.Parallel()
 	urls, monitors := runCluster(t)
 	env := append([]string{"NATS_URL=" + strings.Join(urls, ","), "RELAY_REPLICAS=3"}, withSecret...)
-	p := launch{env: env, args: []string{"--strict", "--monitor=" + strings.Join(monitors, ",")}}.start(t).waitReady(t).waitStreams(t)
+	p := launch{env: env, args: []string{"--strict", "--monitor=" + strings.Join(monitors, ",")}}.start(t).waitReady(t)
 	listen := "--listen=" + strings.TrimPrefix(p.url, "http://")
 	r := p.verb(t, "doctor", "-o", "json", listen, "--monitor="+strings.Join(monitors, ","))
 	if found, left := diagnosis(t, r); len(found) > 0 || left != "yyyyy" || r.code != exitDone {

@@ -218,19 +218,14 @@ func (p *process) waitLine(t testing.TB, what string, is func(map[string]any) bo
 	return found
 }
 
-// waitReady blocks until the relay says that it could store an event.
+// waitReady blocks until the relay says that it could store an event, and has made the streams that no
+// event needs to be stored. A server in this process that is ended before that loses a goroutine.
 func (p *process) waitReady(t testing.TB) *process {
 	t.Helper()
 	eventually(t, "ready", func() bool {
 		status, _ := p.get(t, p.url+"/readyz")
 		return status == http.StatusOK
 	})
-	return p
-}
-
-// waitStreams blocks until the relay has also made the streams that no event needs to be stored.
-func (p *process) waitStreams(t testing.TB) *process {
-	t.Helper()
 	p.waitLog(t, "ready to store")
 	return p
 }
