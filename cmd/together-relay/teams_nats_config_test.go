@@ -114,7 +114,7 @@ func TestRelayAtAnOutsideServer(t *testing.T) {
 	o := natsOf(t, both)
 	d := quiet(t)
 	env := append(o.relay(), d.env...)
-	a := launch{env: env}.start(t).waitReady(t).waitStreams(t)
+	a := launch{env: env}.start(t).waitReady(t)
 	b := launch{env: env}.start(t).waitReady(t)
 	d.baseline(t, a)
 	operator := o.as(t, "together-operator")
