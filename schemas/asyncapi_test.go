@@ -135,6 +135,7 @@ func TestAsyncAPINamesEveryHeader(t *testing.T) {
 	for schema, want := range map[string][]string{
 		"EventHeaders": {"Nats-Msg-Id", "Relay-Envelope", "Relay-Head", "Relay-Tail", "ce-datacontenttype", "ce-dataschema", "ce-id", "ce-ingress",
 			"ce-recordedtime", "ce-source", "ce-specversion", "ce-subject", "ce-time", "ce-traceparent", "ce-tracestate", "ce-type"},
+		"CopyHeaders":       {"Relay-Replayed", "ce-replay"},
 		"DeadLetterHeaders": {"Nats-Msg-Id", "Relay-Detail", "Relay-Reason", "Relay-Received", "Relay-Source", "X-Together-Signature", "X-Together-Timestamp"},
 		"DeliveryHeaders":   {"Content-Type", "X-Together-Signature", "X-Together-Timestamp"},
 		"Stored":            {"duplicate", "id", "received", "sequence", "subject"},

@@ -127,6 +127,7 @@ func Patient() Option {
 	return func(o *nats.Options) error {
 		o.MaxReconnect, o.ReconnectWait = -1, 500*time.Millisecond
 		o.PingInterval, o.MaxPingsOut = 5*time.Second, 2
+		o.IgnoreAuthErrorAbort = true
 		return nil
 	}
 }

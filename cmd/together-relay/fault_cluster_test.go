@@ -161,10 +161,10 @@ func (c *cluster) moveLeader(stream string) {
 		c.rig.t.Fatal(err)
 	}
 	defer nc.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	answer, err := nc.RequestWithContext(ctx, "$JS.API.STREAM.LEADER.STEPDOWN."+stream, nil)
-	if err != nil || !strings.Contains(string(answer.Data), `"success":true`) {
-		c.rig.t.Fatalf("move the leader of %s: %v, %s", stream, err, answer.Data)
-	}
+	within(c.rig.t, patience, "the leader of "+stream+" has moved", func() bool {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		answer, err := nc.RequestWithContext(ctx, "$JS.API.STREAM.LEADER.STEPDOWN."+stream, nil)
+		return err == nil && strings.Contains(string(answer.Data), `"success":true`) // else it has none at this moment
+	})
 }

@@ -132,7 +132,8 @@ func newReplayLs() *cobra.Command {
 		Use:   "ls",
 		Short: "List the replays, and how far each has got",
 		Long: `Lists the replays whose events can still be there, oldest first. Delivered and acknowledged say how
-much of what was copied has been delivered to the team, and acknowledged by it or given up: none, some or all.`,
+much of what was copied has been delivered to the team, and acknowledged by it or given up: none, some or all.
+One that was not done is running if a process has marked it within the last half minute, else interrupted.`,
 		Example: `  together-relay replay ls
   together-relay replay ls -o json`,
 		Args: cobra.NoArgs,

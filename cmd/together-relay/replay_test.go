@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go/jetstream"
 
 	adapter "together-relay/adapters/jetstream"
@@ -183,6 +184,36 @@ func TestReplayOutlastsTheServer(t *testing.T) {
 	originals, _ := p.copied(t, "ml")
 	if diff := cmp.Diff(numbers(1, n), originals); diff != "" {
 		t.Errorf("copies (-want +got):\n%s", diff)
+	}
+}
+
+// With a NATS server of its own, no relay need run.
+func TestReplayNeedsNoRelay(t *testing.T) {
+	t.Parallel()
+	ns := runNATS(t, server.Options{})
+	file := writeFile(t, filepath.Join(t.TempDir(), "relay.yaml"), "teams: {ml: {backoff: [30s], events: [batch.done]}}")
+	p := launch{env: append([]string{"NATS_URL=" + ns.ClientURL()}, withSecret...), args: []string{"--config=" + file}}.start(t).waitReady(t)
+	js := connect(t, ns.ClientURL())
+	for i := range 3 {
+		p.mustSend(t, newBody(fmt.Sprint("evt_", i+1)), 200)
+	}
+	eventually(t, "the consumer of copies is there", func() bool {
+		_, err := js.Consumer(t.Context(), "TOGETHER_REPLAY", "ml")
+		return err == nil
+	})
+	p.stop(t)
+	if r := p.verb(t, "replay", "--team=ml", "--from-seq=2", "--rate=0"); r.code != 0 || !strings.Contains(r.stdout, "\tdone\t2 of 2 events copied to ml") || !strings.Contains(r.stderr, "as fast as it goes") {
+		t.Errorf("replay: %+v", r)
+	}
+	c, err := js.Consumer(t.Context(), "TOGETHER_REPLAY", "ml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(map[string]int{"evt_2": 1, "evt_3": 1}, drain(t, c)); diff != "" {
+		t.Errorf("the team got (-want +got):\n%s", diff)
+	}
+	if found := p.whereabouts(t, "evt_2"); len(found["evt_2"]) != 1 || found["evt_2"][0].Copies[0].State != "acknowledged" {
+		t.Errorf("where: %+v", found)
 	}
 }
 
