@@ -35,7 +35,7 @@ type gate struct {
 
 	setting  sync.Mutex // held while the teams are set
 	ns       *server.Server
-	teams    []string
+	teams    []string                   // nil is all that have a key
 	accounts map[string]*server.Account // by team, those that are complete
 	ready    chan struct{}              // closed when the teams were set once
 	read     time.Time                  // when the keys were read
@@ -215,10 +215,14 @@ func (g *gate) apply() error {
 	if err != nil {
 		return err
 	}
-	open := len(g.teams) == 0 && len(keyed) == 0
+	teams := g.teams
+	if teams == nil {
+		teams = keyed
+	}
+	open := len(teams) == 0 && len(keyed) == 0
 	hashes := map[string]string{}
 	if !open {
-		if hashes, err = g.keys.Ensure(append([]string{OperatorUser}, g.teams...)...); err != nil {
+		if hashes, err = g.keys.Ensure(append([]string{OperatorUser}, teams...)...); err != nil {
 			return err
 		}
 	}

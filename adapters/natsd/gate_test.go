@@ -222,6 +222,29 @@ func TestTeamsComeAndGo(t *testing.T) {
 	undisturbed()
 }
 
+// Where nothing is said about teams, those that have a key go on.
+func TestTeamsThatNobodyNames(t *testing.T) {
+	t.Parallel()
+	s, cfg := withKeys(t)
+	setTeams(t, s, "ml")
+	closeServer(t, s)
+	s = startServer(t, cfg)
+	if err := s.SetTeams(nil); err != nil {
+		t.Fatal(err)
+	}
+	nc := connect(t, s.URL(), append(key(t, s, "ml").options(), nats.NoReconnect())...)
+	if err := errors.Join(s.gate.keys.Remove("ml"), s.Look()); err != nil {
+		t.Fatal(err)
+	}
+	waitClosed(t, nc)
+	if users, err := s.gate.keys.Teams(); len(users) > 0 || err != nil {
+		t.Errorf("there are keys of %v, %v", users, err)
+	}
+	if err := s.SetTeams([]string{}); err != nil || !mayEnter(t, s.URL()) {
+		t.Errorf("without teams and keys nobody is let in, %v", err)
+	}
+}
+
 // What cannot be read changes nothing.
 func TestKeysThatCannotBeRead(t *testing.T) {
 	t.Parallel()

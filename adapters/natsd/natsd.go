@@ -209,10 +209,11 @@ func (s *Server) InProcess() nats.Option {
 	}
 }
 
-// SetTeams says who the teams are from now on, and may be called at any time. A team that has no
-// key gets one, and so does the operator. Connections of teams that are gone are closed, and so are those that
-// were let in without a password once there is a team; nobody else notices anything. After an error all is as it was.
-// With no team, and the key of none, everybody is let in.
+// SetTeams says who the teams are from now on; nil is whoever has the key of one. It may be called
+// at any time. A team that has no key gets one, and so does the operator. Connections of teams that are
+// gone are closed, and so are those that were let in without a password once there is a team; nobody
+// else notices anything. After an error all is as it was. With no team, and the key of none, everybody
+// is let in.
 func (s *Server) SetTeams(teams []string) error { return s.gate.set(teams) }
 
 // Look reads the keys again if they have changed: a new password takes the place of the old one,

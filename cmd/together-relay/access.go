@@ -42,12 +42,8 @@ func (s *settings) closed() bool {
 // letIn tells the embedded server who the teams are. Without a file nothing is said about teams, so
 // those that have a key may go on.
 func (s *settings) letIn(server *natsd.Server) error {
-	names := sortedNames(s.teams)
 	if s.text == nil {
-		var err error
-		if names, err = s.keys().Teams(); err != nil {
-			return err
-		}
+		return server.SetTeams(nil)
 	}
-	return server.SetTeams(names)
+	return server.SetTeams(append([]string{}, sortedNames(s.teams)...))
 }

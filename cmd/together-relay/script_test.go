@@ -104,10 +104,11 @@ func enters(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// made TEAM waits until the relay that is ready has made the team's consumers.
+// made TEAM waits until the relay that is ready has made the team's consumers and, negated, until it has
+// seen that the team is not in the file any more.
 func made(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 1 {
-		ts.Fatalf("usage: made TEAM")
+	if len(args) != 1 {
+		ts.Fatalf("usage: [!] made TEAM")
 	}
 	nc, err := nats.Connect(ts.Getenv("RELAY_NATS"))
 	ts.Check(err)
@@ -115,11 +116,11 @@ func made(ts *testscript.TestScript, neg bool, args []string) {
 	js, err := jetstream.New(nc)
 	ts.Check(err)
 	for end := time.Now().Add(patience); ; <-time.After(5 * time.Millisecond) {
-		_, err := js.Consumer(context.Background(), "TOGETHER", args[0])
+		one, err := js.Consumer(context.Background(), "TOGETHER", args[0])
 		if err == nil {
 			_, err = js.Consumer(context.Background(), "TOGETHER_REPLAY", args[0])
 		}
-		if err == nil {
+		if err == nil && one.CachedInfo().Paused == neg {
 			return
 		}
 		if time.Now().After(end) {
