@@ -17,6 +17,9 @@ const (
 	replayedHeader = "Relay-Replayed" // the original's sequence in the event stream
 )
 
+// LetterReplay begins the id of a replay that is a dead letter tried again; its number follows.
+const LetterReplay = "dlq-"
+
 // An Original is a stored event as it lies in the stream.
 type Original struct {
 	Subject  string

@@ -22,6 +22,7 @@ const (
 	WhereDelivered    = "delivered"    // and it is not known whether it is acknowledged
 	WhereAcknowledged = "acknowledged" // by the team; or it was a dead letter, and that was dropped
 	WhereDead         = "dead"         // the team could not handle it
+	WhereRetried      = "retried"      // the same, and the dead letter was sent to it once more
 	WhereNot          = "not_subscribed"
 )
 
@@ -152,6 +153,12 @@ func (w *Whereabouts) Of(ctx context.Context, event Place) ([]TeamWhere, error) 
 			teams[team] = &TeamWhere{Team: team, Standing: Standing{State: WhereNot}}
 		}
 		teams[team].Copies = all
+		// A dead letter that is tried again is dropped. Before the first copy, it can only have been one
+		// of the event itself.
+		open := teams[team].State == WhereAcknowledged || teams[team].State == WhereDelivered
+		if open && strings.HasPrefix(all[0].Replay, LetterReplay) {
+			teams[team].Standing = Standing{State: WhereRetried}
+		}
 	}
 	var list []TeamWhere
 	for _, name := range slices.Sorted(maps.Keys(teams)) {

@@ -186,6 +186,8 @@ func (s whereStanding) text() string {
 		return "not subscribed"
 	case jetstream.WhereDead:
 		return s.Letter.text()
+	case jetstream.WhereRetried:
+		return "was a dead letter, and was sent once more"
 	case whereNoConsumer:
 		return "no relay has made its consumer yet"
 	}

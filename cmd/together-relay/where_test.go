@@ -100,6 +100,14 @@ func TestWhereIsEachEvent(t *testing.T) {
 		}
 	}
 
+	if r := p.verb(t, "dlq", "retry", "1"); r.code != 0 {
+		t.Fatalf("dlq retry: %+v", r)
+	}
+	retried := map[string][]whereTeamLine{"evt_3": state(whereStanding{State: "retried"}, whereCopyLine{"dlq-1", 2, whereStanding{State: "pending"}})}
+	if diff := cmp.Diff(retried, p.whereabouts(t, "evt_3"), cmp.AllowUnexported(whereTeamLine{}, whereCopyLine{})); diff != "" {
+		t.Errorf("after dlq retry (-want +got):\n%s", diff)
+	}
+
 	// One that was taken out of the file keeps its place, and that is said.
 	writeFile(t, file, "teams: {billing: {backoff: [1m], events: [model.deprecated]}}")
 	p.teamConsumer(t, js, "ml", "is paused", func(info *jetstream.ConsumerInfo) bool { return info.Paused })
