@@ -480,7 +480,15 @@ func runNATS(t testing.TB, o server.Options) *server.Server {
 	return ns
 }
 
+// endNATS ends the server once it has done what it was asked for: a stream that it makes while it is
+// shut down is left behind.
 func endNATS(ns *server.Server) {
+	for range 1000 {
+		if info, err := ns.Jsz(nil); err != nil || info.API.Inflight == 0 {
+			break
+		}
+		<-time.After(5 * time.Millisecond)
+	}
 	ns.Shutdown()
 	ns.WaitForShutdown()
 }
