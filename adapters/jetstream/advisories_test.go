@@ -596,3 +596,34 @@ func TestDeadLetterIsNoticedWhileTheTeamPulls(t *testing.T) {
 	h.glance(t, "TOGETHER", "twice")
 	eventually(t, "the two deliveries are used up", func() bool { return count("twice") == 1 })
 }
+
+// The server that leads the stream says the same as any replica.
+func TestLeaderIsAsked(t *testing.T) {
+	t.Parallel()
+	h := newTeamHouse(t)
+	h.append(t, "batch.done", "evt_1")
+	stream, err := h.js.Stream(t.Context(), "TOGETHER")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := stream.GetMsg(t.Context(), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := h.log.fromLeader(t.Context(), "TOGETHER", 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"Nats-Stream", "Nats-Subject", "Nats-Sequence", "Nats-Time-Stamp"} { // of how it was asked
+		want.Header.Del(name)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("the message (-replica +leader):\n%s", diff)
+	}
+	if _, err := h.log.fromLeader(t.Context(), "TOGETHER", 2); !errors.Is(err, jetstream.ErrMsgNotFound) {
+		t.Errorf("one that is not there: %v", err)
+	}
+	if _, err := h.log.fromLeader(t.Context(), "NONE", 1); err == nil || errors.Is(err, jetstream.ErrMsgNotFound) {
+		t.Errorf("a stream that is not there: %v", err)
+	}
+}

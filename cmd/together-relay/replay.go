@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"together-relay/adapters/jetstream"
+	"together-relay/relay"
 	"together-relay/schemas"
 )
 
@@ -91,7 +92,7 @@ func (f *replayFlags) check(given func(string) bool, now time.Time) (err error) 
 		return nil
 	case c.Team == "":
 		return usagef("--team is missing: which team is to get the copies? together-relay teams ls lists them")
-	case !teamName.MatchString(c.Team):
+	case !relay.ValidTeamName(c.Team):
 		return usagef("%q is no name of a team", c.Team)
 	case !some && !f.all:
 		return usagef("this would copy everything that is stored for team %s; choose by --since, --until, --type, --resource, --from-seq or --to-seq, or say --all", c.Team)

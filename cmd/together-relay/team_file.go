@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -23,8 +22,6 @@ type teamSettings struct {
 
 var teamKeys = []string{"events", "max_deliver", "backoff", "max_ack_pending", "push"}
 
-var teamName = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,31}$`)
-
 // The settings of a team that says nothing else.
 const (
 	defaultMaxDeliver    = 10
@@ -38,7 +35,7 @@ func defaultBackOff() []time.Duration {
 func (f *file) readTeams(n *yaml.Node) error {
 	f.teams = map[string]*teamSettings{}
 	return f.each(n, nil, func(name string, value *yaml.Node) error {
-		if !teamName.MatchString(name) {
+		if !relay.ValidTeamName(name) {
 			return f.errorf(value, "team %q: a name is made of a-z, 0-9, - and _, 32 characters at most", name)
 		}
 		if natsd.Reserved(name) {

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"together-relay/adapters/natsd"
+	"together-relay/relay"
 )
 
 func newTeamsCreds() *cobra.Command {
@@ -58,7 +59,7 @@ The lines can be read by a shell, and by whatever reads a file of variables.`,
 func (s *settings) knowTeam(name string) error {
 	keyed, err := s.keys().Teams()
 	switch {
-	case !teamName.MatchString(name) || natsd.Reserved(name):
+	case !relay.ValidTeamName(name) || natsd.Reserved(name):
 		return usagef("%q is no name of a team", name)
 	case s.teams[name] != nil:
 		return nil

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"together-relay/adapters/jetstream"
+	"together-relay/relay"
 )
 
 func newTeamsRm() *cobra.Command {
@@ -29,7 +30,7 @@ in the file is refused, since a relay would make it again; and so is a consumer 
 		switch err := s.asClient(); {
 		case err != nil:
 			return err
-		case !teamName.MatchString(name):
+		case !relay.ValidTeamName(name):
 			return usagef("%q is no name of a team", name)
 		case s.teams[name] != nil:
 			return usagef("%s: team %s is in the file; take it out first, or a relay makes it again, from the beginning", s.teams[name].at, name)

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"together-relay/adapters/jetstream"
+	"together-relay/relay"
 	"together-relay/schemas"
 )
 
@@ -36,7 +37,7 @@ them, or with what stands in NATS_URL there. CONSUMER names another consumer.`,
 		if err := s.asClient(); err != nil {
 			return err
 		}
-		if !teamName.MatchString(name) {
+		if !relay.ValidTeamName(name) {
 			return usagef("%q is no name of a team", name)
 		}
 		if len(s.teams) > 0 && s.teams[name] == nil {
