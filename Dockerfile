@@ -20,7 +20,7 @@ COPY . .
 ARG VERSION=devel
 ENV CGO_ENABLED=0
 RUN go build -trimpath -buildvcs=false -ldflags "-s -w -X main.buildVersion=${VERSION}" -o /out/together-relay ./cmd/together-relay
-RUN mkdir -p /owned/data
+RUN mkdir -p /owned/data /owned/access
 
 FROM scratch
 ARG VERSION=devel
@@ -31,7 +31,8 @@ LABEL org.opencontainers.image.title="together-relay" \
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=build /out/together-relay /together-relay
 
-# /data belongs to the relay's user. A new named volume takes its owner from here.
+# /data belongs to the relay's user, and so does /access, where docker-compose.yml keeps what NATS has to
+# know. A new named volume takes its owner from here.
 COPY --from=build --chown=65532:65532 /owned/ /
 USER 65532:65532
 ENV RELAY_DATA_DIR=/data

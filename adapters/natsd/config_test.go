@@ -392,3 +392,31 @@ func TestForbiddenInACluster(t *testing.T) {
 		return !strings.HasPrefix(a.name, "answer of") && !strings.Contains(a.name, "next of") && !strings.Contains(a.name, "hear _")
 	}))
 }
+
+// A team comes as a client. A server that poses as one, which could bring subjects of its own, is
+// not let in.
+func TestTeamsBringNoServers(t *testing.T) {
+	t.Parallel()
+	o := newOutside(t, "ml", "billing")
+	port := free(t, 1)[0]
+	ns := o.start(t, "nats.conf", fmt.Sprintf(loopbackConf, filepath.Join(o.dir, "js"))+fmt.Sprintf("leafnodes { listen: \"127.0.0.1:%d\" }\n", port))
+	leaf := func(name string, u user) *server.Server {
+		return o.start(t, name, fmt.Sprintf("host: 127.0.0.1\nport: -1\nleafnodes { reconnect: \"50ms\", remotes: [{ url: \"nats://%s:%s@127.0.0.1:%d\" }] }\n", u.name, u.password, port))
+	}
+	leaf("team.conf", o.user(t, "ml"))
+	leaf("operator.conf", o.user(t, OperatorUser))
+	for end := time.Now().Add(waitFor); ns.NumLeafNodes() == 0; <-time.After(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the operator's server does not get in either: that the team's does not proves nothing")
+		}
+	}
+	leafz, err := ns.Leafz(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, one := range leafz.Leafs {
+		if one.Account != "TOGETHER" {
+			t.Errorf("a server is in account %s", one.Account)
+		}
+	}
+}

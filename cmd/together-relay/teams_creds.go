@@ -22,9 +22,12 @@ its bcrypt hash, so nobody can print it again. --new makes another one; a relay 
 takes it within seconds and closes the connections that were made with the old one. An outside server
 takes it with the next configuration.
 
+together-operator is the user of people. Its password stays, since the command line uses it.
+
 The lines can be read by a shell, and by whatever reads a file of variables.`,
 		Example: `  together-relay teams creds billing > billing.env
-  set -a; eval "$(together-relay teams creds billing --new)"`,
+  set -a; eval "$(together-relay teams creds billing --new)"
+  together-relay teams creds together-operator`,
 		Args: cobra.ExactArgs(1),
 	}
 	outputFlag(cmd, &output)
@@ -59,6 +62,8 @@ The lines can be read by a shell, and by whatever reads a file of variables.`,
 func (s *settings) knowTeam(name string) error {
 	keyed, err := s.keys().Teams()
 	switch {
+	case name == natsd.OperatorUser:
+		return nil
 	case !relay.ValidTeamName(name) || natsd.Reserved(name):
 		return usagef("%q is no name of a team", name)
 	case s.teams[name] != nil:
@@ -85,6 +90,9 @@ func (s *settings) takePassword(name string, renew bool) (string, error) {
 	}
 	if err != nil {
 		return "", err
+	}
+	if name == natsd.OperatorUser {
+		return keys.Password(name)
 	}
 	password, err := keys.Take(name)
 	if errors.Is(err, natsd.ErrTaken) {

@@ -262,6 +262,14 @@ func TestNATSConfigIsTheSame(t *testing.T) {
 			}
 		}
 	}
+	for range 2 { // it stays
+		if r := o.cli(t, withSecret, "teams", "creds", "together-operator"); r.code != exitDone || !strings.Contains(r.stdout, "NATS_USER=together-operator\nNATS_PASSWORD=") {
+			t.Errorf("creds of the operator: %+v", r)
+		}
+	}
+	if r := o.cli(t, withSecret, "teams", "creds", "together-relay"); r.code != exitUsage {
+		t.Errorf("creds of the relay: %+v", r)
+	}
 	for _, args := range [][]string{{"--account=$G"}, {"--account=team-x"}, {"--account="}, {"more"}} {
 		if r := o.cli(t, withSecret, append([]string{"teams", "nats-config"}, args...)...); r.code != exitUsage {
 			t.Errorf("%v: %+v", args, r)
