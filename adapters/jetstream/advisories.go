@@ -174,9 +174,20 @@ func (a *Advisories) handle(ctx context.Context, look lookup, msg jetstream.Msg)
 		a.log.Debug().Str("stream", about.stream).Str("consumer", about.consumer).Msg("an advisory about a consumer that is no team's; nothing to do")
 		return a.acknowledge(ctx, msg)
 	}
+	if team.neverHad(about) {
+		a.log.Debug().Str("team", about.consumer).Uint64("sequence", about.sequence).Msg("a team has terminated what it was never given; nothing to do")
+		return a.acknowledge(ctx, msg)
+	}
 	original, stored, err := look.original(ctx, about)
 	if err != nil {
 		return err
+	}
+	if original != nil && team.mayNotHave(about, original.Subject) {
+		a.log.Debug().Str("team", about.consumer).Uint64("sequence", about.sequence).Msg("a team has terminated an event that it does not subscribe to; nothing to do")
+		return a.acknowledge(ctx, msg)
+	}
+	if original != nil && !about.is(*original, stored) {
+		original, stored = nil, time.Time{}
 	}
 	letter := about.letter(original, stored, a.events.cfg.Prefixes)
 	id := about.messageID(team.made)

@@ -317,6 +317,44 @@ func TestDeadLettersWithoutAnEvent(t *testing.T) {
 	}
 }
 
+// NATS believes whatever number a team terminates. No letter is made of an event that the team
+// does not subscribe to, nor of one that it has not got to: a retry would hand it to the team.
+func TestNoDeadLetterOfWhatATeamWasNeverGiven(t *testing.T) {
+	t.Parallel()
+	h := newTeamHouse(t)
+	h.relay(t, ProvisionCreate, newTeam("ml", ">"), newTeam("billing", "batch.done"))
+	h.append(t, "batch.done", "evt_1")
+	h.append(t, "fine_tune.completed", "evt_2")
+	h.append(t, "batch.done", "evt_3", "evt_4")
+	if _, err := h.log.SendTo(t.Context(), "ml", h.original(t, 2), "r"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.log.SendTo(t.Context(), "billing", h.original(t, 1), "r"); err != nil {
+		t.Fatal(err)
+	}
+	h.pull(t, "TOGETHER_REPLAY", "billing")
+	first := h.pull(t, "TOGETHER", "billing")
+	h.pull(t, "TOGETHER", "billing") // it has got to number 3
+	for _, forged := range []string{"TOGETHER.billing.1.2", "TOGETHER.billing.1.4", "TOGETHER.billing.1.18446744073709551615", "TOGETHER_REPLAY.billing.1.1"} {
+		if err := h.js.Conn().Publish("$JS.ACK."+forged+".1.1.0", []byte("+TERM")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := first.Term(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the server has said so", func() bool { return h.waiting(t) == 5 })
+	newUndertaker(h.log).start(t)
+	h.settled(t)
+	letters := readLetters(t, openReader(t, h.url))
+	if len(letters) != 1 || letters[0].Team.ID != "evt_1" {
+		for _, letter := range letters {
+			t.Errorf("there is a letter about %+v", letter.Team)
+		}
+		t.Fatalf("%d letters, want that about evt_1", len(letters))
+	}
+}
+
 // A copy that is gone leaves a note that does not claim to know which event it was.
 func TestDeadLetterOfAGoneReplay(t *testing.T) {
 	t.Parallel()

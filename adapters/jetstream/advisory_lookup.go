@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -25,8 +26,30 @@ type lookup struct {
 
 // A teamConsumerSeen says whether a consumer is a team's, and when it was made.
 type teamConsumerSeen struct {
-	is   bool
-	made time.Time // zero if it is not there any more
+	is        bool
+	made      time.Time // zero if it is not there any more
+	delivered uint64    // the last message of the stream that it got
+	filters   []string
+}
+
+// knows says whether what is seen of the consumer tells anything of a message that died. NATS does
+// not look whether a message that a team terminates was ever given to it, so the word of a
+// team alone makes no letter: one would hold an event of others, which a retry would hand to the
+// team, and there are as many numbers without an event as a team wants to name. That deliveries are
+// used up is the server's own word.
+func (c teamConsumerSeen) knows(about died) bool {
+	return about.terminated && !c.made.IsZero() && !about.when.Before(c.made)
+}
+
+// neverHad says that the team has terminated a message that it has not got to yet. If it was given
+// one before its consumer was set back, it gets it again.
+func (c teamConsumerSeen) neverHad(about died) bool {
+	return c.knows(about) && about.sequence > c.delivered
+}
+
+// mayNotHave says that the team has terminated a message that its consumer leaves out.
+func (c teamConsumerSeen) mayNotHave(about died, subject string) bool {
+	return c.knows(about) && !slices.ContainsFunc(c.filters, func(filter string) bool { return within(subject, filter) })
 }
 
 // team says whether the consumer is a team's. One that is not there any more was one if its name
@@ -42,7 +65,7 @@ func (l lookup) team(ctx context.Context, about died) (teamConsumerSeen, error) 
 		return teamConsumerSeen{}, fmt.Errorf("look at consumer %s of stream %s: %w", about.consumer, about.stream, err)
 	}
 	info := consumer.CachedInfo()
-	return teamConsumerSeen{is: isTeam(info.Config), made: info.Created}, nil
+	return teamConsumerSeen{is: isTeam(info.Config), made: info.Created, delivered: info.Delivered.Stream, filters: filtersOf(info.Config)}, nil
 }
 
 // stream looks at a stream; nil says that there is none.
@@ -63,7 +86,7 @@ func (l lookup) stream(ctx context.Context, name string) (jetstream.Stream, erro
 	return stream, nil
 }
 
-// original reads the message, and when it was stored. It is nil if it is not stored any more.
+// original reads the message of that number, and when it was stored. It is nil if it is not stored any more.
 func (l lookup) original(ctx context.Context, about died) (*Original, time.Time, error) {
 	stream, err := l.stream(ctx, about.stream)
 	if err != nil || stream == nil {
@@ -81,11 +104,7 @@ func (l lookup) original(ctx context.Context, about died) (*Original, time.Time,
 	case err != nil:
 		return nil, time.Time{}, fmt.Errorf("read message %d of stream %s: %w", about.sequence, about.stream, err)
 	}
-	original := Original{Subject: raw.Subject, Sequence: raw.Sequence, Header: raw.Header, Data: raw.Data}
-	if !about.is(original, raw.Time) {
-		return nil, time.Time{}, nil
-	}
-	return &original, raw.Time, nil
+	return &Original{Subject: raw.Subject, Sequence: raw.Sequence, Header: raw.Header, Data: raw.Data}, raw.Time, nil
 }
 
 // fromLeader reads a message from the one server that knows for certain.
