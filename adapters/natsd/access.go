@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/nats-io/jwt/v2"
 	"github.com/nats-io/nats-server/v2/server"
 )
 
@@ -52,6 +53,16 @@ const LongestPull = 10 * time.Minute
 // accountOf begins the name of a team's account.
 const accountOf = "team-"
 
+// limit gives the account of a team the same limits as Config writes. It wants to be called first: it
+// takes away what the account imports. How many connections there are the gate looks at.
+func (g *gate) limit(acc *server.Account) {
+	claims := &jwt.AccountClaims{Account: jwt.Account{Limits: jwt.OperatorLimits{
+		NatsLimits:    jwt.NatsLimits{Subs: maxSubscriptions, Payload: maxPayload, Data: jwt.NoLimit},
+		AccountLimits: jwt.AccountLimits{Conn: jwt.NoLimit},
+	}}}
+	g.ns.UpdateAccountClaims(acc, claims)
+}
+
 // account returns the account of the team, and makes it the first time: with the imports that let
 // its requests through to the account of the streams, and nothing else.
 func (g *gate) account(team string) (*server.Account, error) {
@@ -60,6 +71,7 @@ func (g *gate) account(team string) (*server.Account, error) {
 	}
 	streams := g.ns.GlobalAccount()
 	acc, _ := g.ns.LookupOrRegisterAccount(accountOf + team)
+	g.limit(acc)
 	let := func(export string, answer server.ServiceRespType, from, to string) error {
 		// One export serves all teams: each import names the team's own consumer.
 		if err := streams.AddServiceExportWithResponse(export, answer, []*server.Account{acc}); err != nil {

@@ -54,7 +54,10 @@ type login struct {
 	user server.User
 	hash string
 	team bool
-	seen [sha256.Size]byte // of the password that was right the last time, in the hands of the gate's lock
+
+	// In the hands of the gate's lock.
+	seen [sha256.Size]byte // of the password that was right the last time
+	out  time.Time         // until when it does not come in, whatever the password
 }
 
 // newGate returns one at which all but the relay itself wait until the teams are set.
@@ -120,6 +123,8 @@ func (g *gate) admit(c server.ClientAuthentication) bool {
 	switch {
 	case one != nil && g.logins[name] != one:
 		return false // the password was changed meanwhile, or the team was taken out
+	case one != nil && time.Now().Before(one.out):
+		return false
 	case one != nil && one.team && one.user.Account.NumLocalConnections() >= g.most:
 		g.log.Warn().Str("team", name).Int("connections", g.most).Msg("the team has all the connections that it may have; one more is refused")
 		return false

@@ -448,6 +448,18 @@ func TestLogOfWhatIsForbidden(t *testing.T) {
 	if n := strings.Count(log.String(), "Publish Violation"); n == 0 || n > 100 {
 		t.Errorf("1000 violations are %d lines", n)
 	}
+	<-time.After(1100 * time.Millisecond) // there may be lines again
+	for range 1000 {
+		msg := nats.NewMsg("$JS.ACK.S.ml.1.1.1.1.0")
+		msg.Header["Nats-Trace-Dest"] = []string{"no * subject " + strings.Repeat("x", 10_000)}
+		if err := nc.PublishMsg(msg); err != nil {
+			t.Fatal(err)
+		}
+	}
+	works(t, "the team's connection", nc)
+	if n := strings.Count(log.String(), "won't be able to trace"); n > 100 || len(log.String()) > 100_000 || !strings.Contains(log.String(), "xxxxxxxxxx…") {
+		t.Errorf("1000 words about traces are %d lines; %d bytes of log", n, len(log.String()))
+	}
 	if text := log.String(); strings.Contains(text, `"level":"error"`) || strings.Contains(text, key(t, s, "ml").password) {
 		t.Errorf("the log says %s", text)
 	}

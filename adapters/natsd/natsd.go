@@ -17,6 +17,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/gofrs/flock"
@@ -56,6 +57,8 @@ type Server struct {
 	lock     *flock.Flock
 	flusher  *flusher // nil if an acknowledged message needs no flush
 	closeDir func() error
+	thin     sync.WaitGroup     // keeps teams from having too many subscriptions
+	stop     context.CancelFunc // ends that
 }
 
 // Start runs a server and blocks until it takes connections. Its streams are recovered
@@ -66,6 +69,8 @@ func Start(cfg Config, log zerolog.Logger) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{lock: lock, closeDir: func() error { return nil }}
+	ctx, stop := context.WithCancel(context.Background())
+	s.stop = stop
 	if cfg.Keys != nil {
 		if s.gate, err = newGate(cfg.Keys, cfg.Streams, log); err != nil {
 			return nil, errors.Join(err, lock.Unlock())
@@ -73,6 +78,9 @@ func Start(cfg Config, log zerolog.Logger) (*Server, error) {
 	}
 	if s.ns, err = start(cfg, s.gate, log); err != nil {
 		return nil, errors.Join(err, lock.Unlock())
+	}
+	if s.gate != nil {
+		s.thin.Go(func() { s.gate.thin(ctx) })
 	}
 	if cfg.Sync != SyncNever && !syncAlways(cfg.Sync) {
 		sync, closeDir, err := flushDir(cfg.Dir)
@@ -250,6 +258,8 @@ func (s *Server) Healthy(context.Context) error {
 
 // Close ends the server and gives the data directory free. It blocks until both are done.
 func (s *Server) Close() error {
+	s.stop()
+	s.thin.Wait()
 	s.ns.Shutdown()
 	s.ns.WaitForShutdown()
 	return errors.Join(s.closeDir(), s.lock.Unlock())
@@ -263,17 +273,43 @@ type logger struct {
 }
 
 func (l logger) Noticef(format string, v ...any) { l.Debug().Msgf(format, v...) }
-func (l logger) Warnf(format string, v ...any)   { l.Warn().Msgf(format, v...) }
+func (l logger) Warnf(format string, v ...any) {
+	text := fmt.Sprintf(format, v...)
+	if ofClient(text) {
+		l.few.Warn().Msg(cut(text))
+		return
+	}
+	l.Warn().Msg(text)
+}
 
 // Errorf hands on what goes wrong. What clients do that they may not is no trouble of the relay's, and
 // a client can do it without end: of that it writes some lines a second.
 func (l logger) Errorf(format string, v ...any) {
 	text := fmt.Sprintf(format, v...)
-	if strings.Contains(text, "Violation") || strings.Contains(text, server.ErrAuthentication.Error()) {
-		l.few.Warn().Msg(text)
+	if ofClient(text) {
+		l.few.Warn().Msg(cut(text))
 		return
 	}
 	l.Error().Msg(text)
+}
+
+// ofClient says whether a line is about what a client has sent.
+func ofClient(text string) bool {
+	for _, part := range []string{" - cid:", "Violation", server.ErrAuthentication.Error(), "websocket handshake error", "past last stream sequence"} {
+		if strings.Contains(text, part) {
+			return true
+		}
+	}
+	return false
+}
+
+// cut leaves as much of a line as is worth reading: a client may have its own words in it.
+func cut(text string) string {
+	const most = 1000
+	if len(text) <= most {
+		return text
+	}
+	return strings.ToValidUTF8(text[:most], "") + "…"
 }
 func (l logger) Debugf(format string, v ...any) { l.Trace().Msgf(format, v...) }
 func (l logger) Tracef(format string, v ...any) { l.Trace().Msgf(format, v...) }

@@ -1,7 +1,9 @@
 package natsd
 
 import (
+	"context"
 	"strings"
+	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 )
@@ -10,6 +12,59 @@ import (
 // keeps a way back to the team's account for each request, and forgets it after LongestPull
 // without an answer. Each takes about 320 bytes.
 const mostWaysBack = 1_000_000
+
+// mostSubscriptions is how many subscriptions a team may have, over all its connections. What it is
+// sent goes to each that hears it, and whatever else a stream sends waits as long.
+const mostSubscriptions = 10_000
+
+// A team that has more is put out, and stays out for a while.
+const (
+	thinEvery = 50 * time.Millisecond // a million can be made in a second
+	thinFor   = 10 * time.Second
+)
+
+// thin puts out teams that have too many subscriptions, until ctx is done.
+func (g *gate) thin(ctx context.Context) {
+	tick := time.NewTicker(thinEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		for _, team := range g.crowds() {
+			all, err := g.ns.Connz(&server.ConnzOptions{Account: accountOf + team, Limit: g.ns.NumClients() + 1000})
+			if err != nil {
+				g.log.Error().Err(err).Str("team", team).Msg("the connections of a team cannot be listed")
+				continue
+			}
+			for _, c := range all.Conns {
+				_ = g.ns.DisconnectClientByID(c.Cid) // it may be gone
+			}
+		}
+	}
+}
+
+// crowds names the teams that have too many subscriptions. None of them comes in for a while.
+func (g *gate) crowds() (teams []string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for name, one := range g.logins {
+		if !one.team {
+			continue
+		}
+		if n := one.user.Account.TotalSubs(); n > mostSubscriptions {
+			if time.Now().After(one.out) {
+				g.log.Warn().Str("team", name).Int("subscriptions", n).Int("most", mostSubscriptions).Stringer("for", thinFor).
+					Msg("a team has more subscriptions than it may have; its connections are closed, and it does not come in for a while")
+			}
+			one.out = time.Now().Add(thinFor)
+			teams = append(teams, name)
+		}
+	}
+	return teams
+}
 
 // relieve keeps a team that sends request after request from taking all memory. Above the most ways
 // back it counts what each team sends until the next call, and closes the connections of the one that

@@ -59,3 +59,58 @@ func TestFlood(t *testing.T) {
 	look()
 	works(t, "another team", other)
 }
+
+// Each message goes to all that hear it, so a team has not more of those than others can bear.
+func TestManySubscriptions(t *testing.T) {
+	t.Parallel()
+	s, st := newStage(t)
+	other := connect(t, st.url, st.other.options()...)
+	quiet := func(*nats.Conn, *nats.Subscription, error) {}
+	subscribe := func(nc *nats.Conn, n int) {
+		t.Helper()
+		for range n {
+			if _, err := nc.SubscribeSync("_INBOX.>"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_ = nc.FlushTimeout(waitFor) // it may be closed by then
+	}
+	options := append(st.team.options(), nats.NoReconnect(), nats.ErrorHandler(quiet))
+	one := connect(t, st.url, options...)
+	subscribe(one, maxSubscriptions+500)
+	account, _ := s.ns.LookupAccount(accountOf + st.team.name)
+	if n := account.TotalSubs(); n < maxSubscriptions || n > maxSubscriptions+100 {
+		t.Fatalf("%d subscriptions of a connection, want %d and some of the account itself", n, maxSubscriptions)
+	}
+	works(t, "a connection that may have no more", one)
+	for range mostSubscriptions / maxSubscriptions {
+		nc, err := nats.Connect(st.url, options...)
+		if err != nil {
+			break // it is out already
+		}
+		t.Cleanup(nc.Close)
+		subscribe(nc, maxSubscriptions)
+	}
+	waitClosed(t, one)
+	if nc, err := nats.Connect(st.url, options...); err == nil {
+		nc.Close()
+		t.Error("the team comes in again at once")
+	}
+	works(t, "another team", other)
+	connect(t, st.url, st.other.options()...)
+}
+
+// What a team sends is small.
+func TestLargeRequest(t *testing.T) {
+	t.Parallel()
+	_, st := newStage(t)
+	nc := connect(t, st.url, append(st.team.options(), nats.NoReconnect(), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))...)
+	ack := "$JS.ACK." + st.events + "." + st.team.name + ".1.1.1.1.0"
+	if err := nc.Publish(ack, make([]byte, maxPayload)); err != nil {
+		t.Fatal(err)
+	}
+	works(t, "a request that may be", nc)
+	if err := nc.Publish(ack, make([]byte, maxPayload+1)); err == nil { // the client may know by itself
+		waitClosed(t, nc)
+	}
+}
