@@ -183,6 +183,7 @@ func TestDeadLettersOfTeams(t *testing.T) {
 				delete(original.Header, name)
 			}
 		}
+		stored.Buried = letter.Stored
 		if diff := cmp.Diff(stored, original); diff != "" {
 			t.Errorf("letter %d, the copy (-original +copy):\n%s", i+1, diff)
 		}
@@ -500,6 +501,41 @@ func TestDeadLetterOfATeamMadeAgain(t *testing.T) {
 	}
 	h.terminate(t, "TOGETHER", "ml", "still no")
 	eventually(t, "there is another letter", func() bool { return h.state(t, "TOGETHER_DLQ").Msgs == 1 })
+}
+
+// A stream of letters that was deleted and made anew counts from one again. Its letters are not those
+// that were sent to their team before, also if number and event are the same.
+func TestLetterOfANewStreamIsSentAgain(t *testing.T) {
+	t.Parallel()
+	h := newTeamHouse(t)
+	h.relay(t, ProvisionCreate, newTeam("ml", ">"))
+	h.append(t, "batch.done", "evt_1")
+	r := openReader(t, h.url)
+	for round, want := range []Copied{{Sequence: 1}, {Sequence: 2}} {
+		original := h.original(t, 1)
+		about := died{stream: "TOGETHER", consumer: "ml", sequence: 1, attempts: 2}
+		if _, err := h.log.buryTeam(about.letter(&original, time.Now(), nil), about, &original, "x"); err != nil {
+			t.Fatal(err)
+		}
+		for _, duplicate := range []bool{false, true} { // the second one as after a crash
+			letter, err := r.Letter(t.Context(), 1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			event, err := letter.Original()
+			if err != nil {
+				t.Fatal(err)
+			}
+			want.Duplicate = duplicate
+			if got, err := h.log.SendTo(t.Context(), "ml", event, "dlq-1"); err != nil || got != want {
+				t.Errorf("stream %d: SendTo = %+v, %v, want %+v", round+1, got, err, want)
+			}
+		}
+		if err := h.js.DeleteStream(t.Context(), "TOGETHER_DLQ"); err != nil {
+			t.Fatal(err)
+		}
+		ready(t, h.log)
+	}
 }
 
 // No event is too large for a letter that could be stored.

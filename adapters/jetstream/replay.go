@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -26,6 +27,7 @@ type Original struct {
 	Sequence uint64
 	Header   map[string][]string
 	Data     []byte
+	Buried   time.Time // when the dead letter was stored that this is from; zero if it is from the event stream
 }
 
 // A Copied says where the copy of an event lies, in the stream of the copies.
@@ -84,6 +86,10 @@ func copyOf(team string, original Original, replay string) *nats.Msg {
 	}
 	msg.Header[replayHeader] = []string{escapeValue(replay)}
 	msg.Header[replayedHeader] = []string{sequence}
-	msg.Header[nats.MsgIdHdr] = []string{"replay:" + escapeValue(replay) + ":" + sequence}
+	id := "replay:" + escapeValue(replay) + ":" + sequence
+	if !original.Buried.IsZero() { // the numbers of letters begin anew with their stream
+		id += ":" + strconv.FormatInt(original.Buried.UnixNano(), 10)
+	}
+	msg.Header[nats.MsgIdHdr] = []string{id}
 	return msg
 }

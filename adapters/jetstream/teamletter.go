@@ -143,7 +143,7 @@ func (l Letter) Original() (Original, error) {
 	case l.Team.Subject == "" || l.Team.Sequence == 0:
 		return Original{}, errors.New("it does not say which event it is a copy of")
 	}
-	original := Original{Subject: l.Team.Subject, Sequence: l.Team.Sequence, Data: l.Body, Header: map[string][]string{}}
+	original := Original{Subject: l.Team.Subject, Sequence: l.Team.Sequence, Data: l.Body, Header: map[string][]string{}, Buried: l.Stored}
 	for name, values := range l.raw {
 		switch name {
 		case reasonHeader, detailHeader, teamHeader, sourceHeader, attemptsHeader, streamHeader, sequenceHeader, subjectHeader, receivedHeader, copyHeader, omittedHeader:
