@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 )
@@ -95,6 +96,9 @@ func (w *Whereabouts) readLetters(ctx context.Context) error {
 			sequence = copyHeader
 		}
 		d.sequence, _ = strconv.ParseUint(get(sequence), 10, 64)
+		if w.former(d, at.Stored) {
+			return nil
+		}
 		w.dead[d] = Standing{State: WhereDead, Letter: at.Sequence, Reason: get(reasonHeader), Why: get(detailHeader)}
 		return nil
 	})
@@ -127,11 +131,19 @@ func (w *Whereabouts) readAdvisories(ctx context.Context) error {
 			return fmt.Errorf("read advisory %d: %w", next, err)
 		}
 		next = raw.Sequence + 1
-		if died, err := parseAdvisory(w.reader.stream, raw.Subject, raw.Data); err == nil {
-			w.dead[death{died.stream, died.consumer, died.sequence}] = Standing{State: WhereDead}
+		died, err := parseAdvisory(w.reader.stream, raw.Subject, raw.Data)
+		if d := (death{died.stream, died.consumer, died.sequence}); err == nil && !w.former(d, raw.Time) {
+			w.dead[d] = Standing{State: WhereDead}
 		}
 	}
 	return nil
+}
+
+// former says whether that was said before the team's consumer was made: by one that was deleted since.
+// The team begins with all that is stored, and may do better with the same event.
+func (w *Whereabouts) former(d death, said time.Time) bool {
+	info := w.consumers[d.stream][d.team]
+	return info != nil && said.Before(info.Created)
 }
 
 // Of says what became of a stored event with each team, in the order of their names.

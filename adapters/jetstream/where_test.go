@@ -2,6 +2,7 @@ package jetstream
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -178,6 +179,40 @@ func TestWhereIsWhatDied(t *testing.T) {
 	h.bury(t, "ml", "TOGETHER_REPLAY", 2, 1, "max_deliver")
 	if diff := cmp.Diff([]string{"waiting", "dead 1 terminated; dlq-1 copy 1 dead 2 max_deliver"}, h.where(t, "ml", 1, 2)); diff != "" {
 		t.Errorf("with letters (-want +got):\n%s", diff)
+	}
+}
+
+// What a consumer could not handle that was deleted since says nothing of the team that was made
+// again, and begins with all that is stored.
+func TestWhereIsNotWhatDiedBefore(t *testing.T) {
+	t.Parallel()
+	h := newTeamHouse(t)
+	keeper := h.relay(t, ProvisionCreate, newTeam("ml", ">"))
+	h.append(t, "batch.done", "1", "2")
+	got := h.fetch(t, "TOGETHER", "ml", 2)
+	for _, msg := range got {
+		if err := msg.TermWithReason("no use"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "the server has said so", func() bool { return h.state(t, "TOGETHER_ADVISORIES").Msgs == 2 })
+	h.bury(t, "ml", "TOGETHER", 1, 0, "terminated")
+	if diff := cmp.Diff([]string{"dead 1 terminated", "dead 0 "}, h.where(t, "ml", 1, 2)); diff != "" {
+		t.Errorf("before (-want +got):\n%s", diff)
+	}
+	if err := errors.Join(openReader(t, h.url).RemoveTeam(t.Context(), "ml"), keeper.look(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"pending", "pending"}, h.where(t, "ml", 1, 2)); diff != "" {
+		t.Errorf("made again (-want +got):\n%s", diff)
+	}
+	acknowledge(t, h.fetch(t, "TOGETHER", "ml", 1)...)
+	if diff := cmp.Diff([]string{"acknowledged", "pending"}, h.where(t, "ml", 1, 2)); diff != "" {
+		t.Errorf("after an acknowledgement (-want +got):\n%s", diff)
+	}
+	h.bury(t, "ml", "TOGETHER", 2, 0, "terminated")
+	if diff := cmp.Diff([]string{"acknowledged", "dead 2 terminated"}, h.where(t, "ml", 1, 2)); diff != "" {
+		t.Errorf("with a new letter (-want +got):\n%s", diff)
 	}
 }
 
