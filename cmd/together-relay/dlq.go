@@ -66,11 +66,13 @@ type letterChoice struct {
 	all, dryRun         bool
 	numbers             []uint64
 	query               jetstream.LetterQuery
+	given               func(flag string) bool
 }
 
 // flags declares what chooses letters.
 func (c *letterChoice) flags(cmd *cobra.Command) {
 	fl := cmd.Flags()
+	c.given = fl.Changed
 	fl.StringVar(&c.team, "team", "", "those of the `team`")
 	fl.StringVar(&c.reason, "reason", "", "those of the `reason`, such as max_deliver, terminated or schema")
 	fl.StringVar(&c.since, "since", "", "kept since then: a `time` such as 2026-07-01T09:00:00Z, or how long ago, such as 2h or 7d")
@@ -90,6 +92,11 @@ func (c *letterChoice) some() bool { return c.team != "" || c.reason != "" || c.
 
 // check completes the choice.
 func (c *letterChoice) check() (err error) {
+	for flag, value := range map[string]string{"team": c.team, "reason": c.reason, "since": c.since} {
+		if c.given(flag) && value == "" {
+			return errEmptyFlag(flag)
+		}
+	}
 	if c.team != "" && !relay.ValidTeamName(c.team) {
 		return usagef("%q is no name of a team", c.team)
 	}
@@ -106,7 +113,7 @@ func (c *letterChoice) checkBulk(args []string) (err error) {
 	switch {
 	case len(args) > 0 && (c.some() || c.all):
 		return usagef("numbers, and a choice by --team, --reason, --since or --all, exclude each other")
-	case len(args) == 0 && !c.some() && !c.all:
+	case len(args) == 0 && !c.some() && !c.all && !c.given("team") && !c.given("reason") && !c.given("since"):
 		return usagef("which dead letters? Give their numbers, see together-relay dlq ls; or choose by --team, --reason or --since, or say --all")
 	case c.some() && c.all:
 		return usagef("--all and a choice exclude each other")

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -103,6 +104,11 @@ func (f *replayFlags) check(given func(string) bool, now time.Time) (err error) 
 	case c.To > 0 && c.From > c.To:
 		return usagef("--from-seq %d lies behind --to-seq %d", c.From, c.To)
 	}
+	for flag, value := range map[string]string{"since": f.since, "until": f.until, "type": strings.Join(c.Types, ""), "resource": c.Resource} {
+		if given(flag) && value == "" {
+			return errEmptyFlag(flag)
+		}
+	}
 	for _, pattern := range c.Types {
 		if err := checkPattern(pattern); err != nil {
 			return usagef("--type: %w", err)
@@ -121,6 +127,12 @@ func (f *replayFlags) check(given func(string) bool, now time.Time) (err error) 
 		return usagef("--since %s does not lie before --until %s", f.since, f.until)
 	}
 	return nil
+}
+
+// errEmptyFlag refuses a choice that chooses nothing, as of a variable of the shell that is not set:
+// it would be a choice of all.
+func errEmptyFlag(flag string) error {
+	return usagef("--%s is empty; leave it out, or say which", flag)
 }
 
 // replay makes a plan, or takes up an old one, and runs it.
