@@ -94,6 +94,9 @@ func (f *file) readTeam(team *teamSettings, key string, v *yaml.Node) error {
 		if v.Decode(into) != nil || *into < 1 || *into > 1e6 {
 			return f.errorf(v, "team %s: %s must be a number from 1 to 1000000", team.Name, key)
 		}
+		if team.MaxDeliver == 1 {
+			return f.errorf(v, "team %s: max_deliver must be 2 at least: of an event that is delivered once and not acknowledged when NATS restarts, NATS says nothing, so it would be no dead letter", team.Name)
+		}
 	case "push":
 		return f.errorf(v, "team %s: push is not built yet; leave it out, and let the team pull", team.Name)
 	}
