@@ -129,6 +129,7 @@ func start(cfg Config, gate *gate, log zerolog.Logger) (*server.Server, error) {
 		StoreDir:   cfg.Dir,
 		SyncAlways: syncAlways(cfg.Sync),
 		NoSigs:     true,
+		MaxConn:    connectionsFor(mostFiles()),
 		// The relay logs its own readiness; a banner would be one more thing to read.
 		DisableJetStreamBanner: true,
 		// Each team has a consumer, and by default a stream has room for a thousand.

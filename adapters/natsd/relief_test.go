@@ -69,11 +69,9 @@ func TestManySubscriptions(t *testing.T) {
 	subscribe := func(nc *nats.Conn, n int) {
 		t.Helper()
 		for range n {
-			if _, err := nc.SubscribeSync("_INBOX.>"); err != nil {
-				t.Fatal(err)
-			}
+			_, _ = nc.SubscribeSync("_INBOX.>") // the connection may be closed by then
 		}
-		_ = nc.FlushTimeout(waitFor) // it may be closed by then
+		_ = nc.FlushTimeout(waitFor)
 	}
 	options := append(st.team.options(), nats.NoReconnect(), nats.ErrorHandler(quiet))
 	one := connect(t, st.url, options...)

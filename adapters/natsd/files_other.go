@@ -1,0 +1,5 @@
+//go:build !unix
+
+package natsd
+
+func mostFiles() uint64 { return 0 }
