@@ -22,7 +22,7 @@ const (
 	OperatorUser = "together-operator" // people, and the command line
 )
 
-// Reserved sayswhether the name is one that no team may have.
+// Reserved says whether the name is one that no team may have.
 func Reserved(user string) bool { return user == RelayUser || user == OperatorUser }
 
 // Keys are the passwords of NATS users, in a directory that is closed to others. A user has a
@@ -141,12 +141,13 @@ func (k *Keys) PasswordFile(user string) string { return k.path(user, passwordEn
 // Take returns the user's password and deletes it: only the hash is left, and the next call is
 // ErrTaken. The error is fs.ErrNotExist if the user has no key.
 func (k *Keys) Take(user string) (password string, err error) {
-	return password, k.locked(func() error {
+	err = k.locked(func() (err error) {
 		if password, err = k.Password(user); err != nil {
 			return err
 		}
 		return os.Remove(k.path(user, passwordEnd))
 	})
+	return password, err
 }
 
 // Renew makes another password for the user, whether there was one or not. The old one is worth
