@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -158,7 +157,7 @@ func (r *Reader) team(ctx context.Context, name string) (*jetstream.ConsumerInfo
 	return consumer.CachedInfo(), r.Receives(ctx, name)
 }
 
-// sameAs says whether another replay would copy some of the same events to the same team.
-func (p Replay) sameAs(other Replay) bool {
-	return p.Team == other.Team && slices.Equal(p.Filters, other.Filters) && p.From <= other.To && other.From <= p.To
+// overlaps says whether another replay would copy some of the same events to the same team.
+func (p Replay) overlaps(other Replay) bool {
+	return p.Team == other.Team && len(bothOf(p.Filters, other.Filters)) > 0 && p.From <= other.To && other.From <= p.To
 }

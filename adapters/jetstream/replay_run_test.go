@@ -389,12 +389,14 @@ func TestReplayIsStopped(t *testing.T) {
 	h.fill(t, 200, "batch.done")
 	p := h.replayer(t)
 	plan := p.begin(t, Choice{Team: "ml", From: 1, Rate: 50})
-	same, err := p.Plan(t.Context(), Choice{Team: "ml", From: 100})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := p.Begin(t.Context(), same); err == nil || !strings.Contains(err.Error(), plan.ID) {
-		t.Errorf("a second one of the same events: %v", err)
+	for _, choice := range []Choice{{Team: "ml", From: 100}, {Team: "ml", Types: []string{"batch.*"}}} {
+		same, err := p.Plan(t.Context(), choice)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := p.Begin(t.Context(), same); err == nil || !strings.Contains(err.Error(), plan.ID) {
+			t.Errorf("a second one of the same events, %+v: %v", choice, err)
+		}
 	}
 	p.begin(t, Choice{Team: "billing", From: 1, Rate: 50}) // another team
 

@@ -115,7 +115,7 @@ func (p *Replayer) Begin(ctx context.Context, plan Replay) (Replay, error) {
 		return plan, err
 	}
 	for _, other := range all {
-		if other.State == ReplayOpen && other.sameAs(plan) {
+		if other.State == ReplayOpen && other.overlaps(plan) {
 			return plan, fmt.Errorf("replay %s copies some of the same events to team %s and is not done; go on with replay --resume %s, or end it with replay stop %s",
 				other.ID, other.Team, other.ID, other.ID)
 		}
