@@ -267,6 +267,9 @@ func TestRemovedTeamLeavesNoCopies(t *testing.T) {
 	if err := r.RemoveTeam(t.Context(), "ml-2"); err != nil {
 		t.Error(err)
 	}
+	if n := h.state(t, "TOGETHER_REPLAY").Msgs; n != 0 {
+		t.Errorf("%d copies are left of a team whose consumer of copies was gone", n)
+	}
 	if err := r.RemoveTeam(t.Context(), "ml-2"); !errors.Is(err, ErrNoTeam) {
 		t.Errorf("removed twice: %v", err)
 	}

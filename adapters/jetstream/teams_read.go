@@ -109,7 +109,8 @@ func teamSeen(info *jetstream.ConsumerInfo, wanted relay.Team) TeamSeen {
 
 // noteOf reads what a relay has made the consumer of.
 func noteOf(cfg jetstream.ConsumerConfig) (made madeOf, ok bool) {
-	return made, json.Unmarshal([]byte(cfg.Metadata[settingsKey]), &made) == nil
+	err := json.Unmarshal([]byte(cfg.Metadata[settingsKey]), &made)
+	return made, err == nil
 }
 
 func (made madeOf) team() relay.Team {
@@ -204,19 +205,16 @@ func (r *Reader) RemoveTeam(ctx context.Context, name string) error {
 	if err := r.forgetReplays(ctx, name); err != nil {
 		return err
 	}
+	copies, err := r.lookup(ctx, replayStream(r.stream))
+	if err == nil {
+		err = copies.Purge(ctx, jetstream.WithPurgeSubject(replaySubject(name, ">")))
+	}
+	if err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) {
+		return fmt.Errorf("remove the copies for team %s: %w", name, err)
+	}
 	for _, stream := range has {
 		if err := r.js.DeleteConsumer(ctx, stream, name); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
 			return fmt.Errorf("delete consumer %s on stream %s: %w", name, stream, err)
-		}
-		if stream == r.stream {
-			continue
-		}
-		copies, err := r.lookup(ctx, stream)
-		if err == nil {
-			err = copies.Purge(ctx, jetstream.WithPurgeSubject(replaySubject(name, ">")))
-		}
-		if err != nil {
-			return fmt.Errorf("remove the copies for team %s: %w", name, err)
 		}
 	}
 	return nil
