@@ -213,7 +213,10 @@ func (t *Teams) keep(ctx context.Context, at side, team relay.Team, info *jetstr
 		t.once(at.stream+" "+team.Name, t.log.Warn().Str("team", team.Name).Str("stream", at.stream), "the team has no consumer; provision=check makes none")
 		return 0, nil
 	case info == nil:
-		return 1, t.make(ctx, at, want)
+		if err := t.make(ctx, at, want); err != nil {
+			return 0, err
+		}
+		return 1, nil
 	case !isTeam(info.Config):
 		t.once(at.stream+" "+team.Name, t.log.Error().Str("team", team.Name).Str("stream", at.stream),
 			"a consumer of the team's name is there and not the relay's; it is left as it is, and the team has none. Rename the team, or remove that consumer")
