@@ -684,7 +684,7 @@ func TestLeaderIsAsked(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := h.log.fromLeader(t.Context(), "TOGETHER", 1)
+	got, err := fromLeader(t.Context(), h.log.nc, "TOGETHER", 1, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -694,10 +694,10 @@ func TestLeaderIsAsked(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("the message (-replica +leader):\n%s", diff)
 	}
-	if _, err := h.log.fromLeader(t.Context(), "TOGETHER", 2); !errors.Is(err, jetstream.ErrMsgNotFound) {
+	if _, err := fromLeader(t.Context(), h.log.nc, "TOGETHER", 2, ""); !errors.Is(err, jetstream.ErrMsgNotFound) {
 		t.Errorf("one that is not there: %v", err)
 	}
-	if _, err := h.log.fromLeader(t.Context(), "NONE", 1); err == nil || errors.Is(err, jetstream.ErrMsgNotFound) {
+	if _, err := fromLeader(t.Context(), h.log.nc, "NONE", 1, ""); err == nil || errors.Is(err, jetstream.ErrMsgNotFound) {
 		t.Errorf("a stream that is not there: %v", err)
 	}
 }

@@ -87,7 +87,7 @@ func (d died) letter(original *Original, stored time.Time, prefixes map[string]s
 	letter.Subject = original.Subject
 	if d.copied {
 		letter.Subject = strings.TrimPrefix(original.Subject, replaySubject(d.consumer, ""))
-		letter.Sequence = copiedFrom(*original)
+		_, letter.Sequence = copyMarks(original.Header)
 	}
 	letter.Source = sourceOf(letter.Subject, prefixes)
 	letter.Arrived = stored

@@ -2,12 +2,10 @@ package jetstream
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
 	"sort"
-	"strconv"
 	"strings"
 	"time"
 
@@ -96,7 +94,7 @@ func (l lookup) original(ctx context.Context, about died) (*Original, time.Time,
 	defer cancel()
 	raw, err := stream.GetMsg(ctx, about.sequence)
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
-		raw, err = l.log.fromLeader(ctx, about.stream, about.sequence) // a replica may lag behind
+		raw, err = fromLeader(ctx, l.log.nc, about.stream, about.sequence, "")
 	}
 	switch {
 	case errors.Is(err, jetstream.ErrMsgNotFound):
@@ -105,41 +103,6 @@ func (l lookup) original(ctx context.Context, about died) (*Original, time.Time,
 		return nil, time.Time{}, fmt.Errorf("read message %d of stream %s: %w", about.sequence, about.stream, err)
 	}
 	return &Original{Subject: raw.Subject, Sequence: raw.Sequence, Header: raw.Header, Data: raw.Data}, raw.Time, nil
-}
-
-// fromLeader reads a message from the one server that knows for certain.
-func (l *Log) fromLeader(ctx context.Context, stream string, sequence uint64) (*jetstream.RawStreamMsg, error) {
-	answer, err := l.nc.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+stream, fmt.Appendf(nil, `{"seq":%d}`, sequence))
-	if err != nil {
-		return nil, err
-	}
-	var got struct {
-		Error   *jetstream.APIError `json:"error"`
-		Message *struct {
-			Subject string    `json:"subject"`
-			Header  []byte    `json:"hdrs"`
-			Data    []byte    `json:"data"`
-			Time    time.Time `json:"time"`
-		} `json:"message"`
-	}
-	if err := json.Unmarshal(answer.Data, &got); err != nil {
-		return nil, err
-	}
-	switch {
-	case got.Error != nil && got.Error.ErrorCode == jetstream.JSErrCodeMessageNotFound:
-		return nil, jetstream.ErrMsgNotFound
-	case got.Error != nil:
-		return nil, got.Error
-	case got.Message == nil:
-		return nil, errors.New("the answer holds no message")
-	}
-	raw := &jetstream.RawStreamMsg{Subject: got.Message.Subject, Sequence: sequence, Data: got.Message.Data, Time: got.Message.Time}
-	if len(got.Message.Header) > 0 {
-		if raw.Header, err = nats.DecodeHeadersMsg(got.Message.Header); err != nil {
-			return nil, err
-		}
-	}
-	return raw, nil
 }
 
 // letter says whether there is a letter of the id, stored since then. It reads letter by letter, so
@@ -188,12 +151,6 @@ func nextLetter(ctx context.Context, stream jetstream.Stream, seq uint64, filter
 		return nil, fmt.Errorf("read the dead letters: %w", err)
 	}
 	return raw, nil
-}
-
-// copiedFrom is the sequence of the event that a message for a single team is a copy of, or 0.
-func copiedFrom(copied Original) uint64 {
-	n, _ := strconv.ParseUint(nats.Header(copied.Header).Get(replayedHeader), 10, 64)
-	return n
 }
 
 // countLetters asks the server how many dead letters there are.

@@ -30,6 +30,17 @@ type Original struct {
 	Buried   time.Time // when the dead letter was stored that this is from; zero if it is from the event stream
 }
 
+// carried are the headers that a copy has too: all but those that say how the original was stored.
+func (o Original) carried() nats.Header {
+	h := nats.Header{}
+	for name, values := range o.Header {
+		if !strings.HasPrefix(name, theirs) {
+			h[name] = values
+		}
+	}
+	return h
+}
+
 // A Copied says where the copy of an event lies, in the stream of the copies.
 type Copied struct {
 	Sequence  uint64
@@ -78,12 +89,7 @@ func (r *Reader) Receives(ctx context.Context, team string) error {
 // copyOf is the message of a copy.
 func copyOf(team string, original Original, replay string) *nats.Msg {
 	sequence := strconv.FormatUint(original.Sequence, 10)
-	msg := &nats.Msg{Subject: replaySubject(team, original.Subject), Header: nats.Header{}, Data: original.Data}
-	for name, values := range original.Header {
-		if !strings.HasPrefix(name, theirs) { // how it was stored
-			msg.Header[name] = values
-		}
-	}
+	msg := &nats.Msg{Subject: replaySubject(team, original.Subject), Header: original.carried(), Data: original.Data}
 	msg.Header[replayHeader] = []string{escapeValue(replay)}
 	msg.Header[replayedHeader] = []string{sequence}
 	id := "replay:" + escapeValue(replay) + ":" + sequence

@@ -2,7 +2,6 @@ package jetstream
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -178,45 +177,14 @@ func (w *replaying) copyOne(ctx context.Context, msg jetstream.Msg, at Place) er
 // Whoever else is asked may not have it yet.
 func (w *replaying) more(ctx context.Context) (bool, error) {
 	for _, filter := range w.Filters {
-		seq, err := w.reader.firstFrom(ctx, filter, max(w.Last+1, w.From))
-		if err != nil {
+		first, err := fromLeader(ctx, w.reader.nc, w.reader.stream, max(w.Last+1, w.From), filter)
+		switch {
+		case errors.Is(err, jetstream.ErrMsgNotFound):
+		case err != nil:
 			return false, err
-		}
-		if seq > 0 && seq <= w.To {
+		case first.Sequence <= w.To:
 			return true, nil
 		}
 	}
 	return false, nil
-}
-
-// firstFrom asks the leader for the first event of the filter from a sequence on; 0 is none.
-func (r *Reader) firstFrom(ctx context.Context, filter string, from uint64) (uint64, error) {
-	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
-	defer cancel()
-	question, err := json.Marshal(map[string]any{"seq": from, "next_by_subj": filter})
-	if err != nil {
-		return 0, err
-	}
-	reply, err := r.nc.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+r.stream, question)
-	if err != nil {
-		return 0, fmt.Errorf("read stream %s: %w", r.stream, err)
-	}
-	var answer struct {
-		Message *struct {
-			Sequence uint64 `json:"seq"`
-		} `json:"message"`
-		Error *jetstream.APIError `json:"error"`
-	}
-	if err := json.Unmarshal(reply.Data, &answer); err != nil {
-		return 0, fmt.Errorf("read stream %s: %w", r.stream, err)
-	}
-	switch {
-	case answer.Error != nil && answer.Error.ErrorCode == jetstream.JSErrCodeMessageNotFound:
-		return 0, nil
-	case answer.Error != nil:
-		return 0, fmt.Errorf("read stream %s: %w", r.stream, answer.Error)
-	case answer.Message == nil:
-		return 0, nil
-	}
-	return answer.Message.Sequence, nil
 }

@@ -566,7 +566,11 @@ func TestReplaysOfTheSameEvents(t *testing.T) {
 	if err := <-ended; !errors.Is(err, context.Canceled) {
 		t.Fatal(err)
 	}
-	p.run(t, p.begin(t, Choice{Team: "ml", Types: []string{"batch.done"}}))
+	for _, seq := range sequences(1, 30, 1) {
+		if _, err := h.log.SendTo(t.Context(), "ml", h.original(t, seq), "another"); err != nil {
+			t.Fatal(err)
+		}
+	}
 	p.run(t, p.found(t, plan.ID))
 	times := map[uint64]int{}
 	for _, original := range h.copies(t, "ml") {

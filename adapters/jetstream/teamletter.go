@@ -30,12 +30,7 @@ const omittedData = "data"
 func encodeTeamLetter(letter relay.TeamLetter, about died, original *Original) *nats.Msg {
 	msg := &nats.Msg{Subject: teamDeadSubject(letter.Team, letter.Reason), Header: nats.Header{}}
 	if original != nil {
-		msg.Data = original.Data
-		for name, values := range original.Header {
-			if !strings.HasPrefix(name, theirs) { // how it was stored
-				msg.Header[name] = values
-			}
-		}
+		msg.Data, msg.Header = original.Data, original.carried()
 	}
 	set := func(name, value string) {
 		if value != "" {

@@ -1,0 +1,59 @@
+package jetstream
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// fromLeader reads the message of a sequence, or, with a filter, the first one from there on that
+// lies on it. It asks the one server that knows for certain: a replica may lag behind. The error
+// is jetstream.ErrMsgNotFound if there is none.
+func fromLeader(ctx context.Context, nc *nats.Conn, stream string, sequence uint64, filter string) (*jetstream.RawStreamMsg, error) {
+	question, err := json.Marshal(struct {
+		Sequence uint64 `json:"seq"`
+		Filter   string `json:"next_by_subj,omitempty"`
+	}{sequence, filter})
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	answer, err := nc.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+stream, question)
+	if err != nil {
+		return nil, fmt.Errorf("ask the leader of stream %s: %w", stream, err)
+	}
+	var got struct {
+		Error   *jetstream.APIError `json:"error"`
+		Message *struct {
+			Subject  string    `json:"subject"`
+			Sequence uint64    `json:"seq"`
+			Header   []byte    `json:"hdrs"`
+			Data     []byte    `json:"data"`
+			Time     time.Time `json:"time"`
+		} `json:"message"`
+	}
+	if err := json.Unmarshal(answer.Data, &got); err != nil {
+		return nil, fmt.Errorf("ask the leader of stream %s: %w", stream, err)
+	}
+	switch {
+	case got.Error != nil && got.Error.ErrorCode == jetstream.JSErrCodeMessageNotFound:
+		return nil, jetstream.ErrMsgNotFound
+	case got.Error != nil:
+		return nil, fmt.Errorf("ask the leader of stream %s: %w", stream, got.Error)
+	case got.Message == nil:
+		return nil, errors.New("ask the leader of stream " + stream + ": its answer holds no message")
+	}
+	raw := &jetstream.RawStreamMsg{Subject: got.Message.Subject, Sequence: got.Message.Sequence, Data: got.Message.Data, Time: got.Message.Time}
+	if len(got.Message.Header) > 0 {
+		if raw.Header, err = nats.DecodeHeadersMsg(got.Message.Header); err != nil {
+			return nil, fmt.Errorf("ask the leader of stream %s: %w", stream, err)
+		}
+	}
+	return raw, nil
+}
