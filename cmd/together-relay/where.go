@@ -1,9 +1,7 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
@@ -14,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"together-relay/adapters/jetstream"
+	"together-relay/adapters/together"
 )
 
 type whereFlags struct {
@@ -170,39 +169,12 @@ func (q *whereSearch) findLetters(ctx context.Context) error {
 		return nil
 	}
 	return q.reader.DeadDeliveries(ctx, q.search, func(l jetstream.Letter) error {
-		if names(l.Body, q.arg, q.f.as) {
+		id, data := together.Mentions(l.Body, q.arg)
+		if id && q.f.as != asResource || data && q.f.as != asID {
 			q.letters = append(q.letters, l)
 		}
 		return nil
 	})
-}
-
-// names says whether a delivery's body names the text as its id, or in its data. A body that cannot
-// be read names whatever stands in it between quotes.
-func names(body []byte, text, as string) bool {
-	var delivery struct {
-		ID   any            `json:"id"`
-		Data map[string]any `json:"data"`
-	}
-	if err := json.Unmarshal(body, &delivery); err != nil {
-		quoted, err := json.Marshal(text)
-		return err == nil && bytes.Contains(body, quoted)
-	}
-	if delivery.ID == text && as != asResource {
-		return true
-	}
-	return as != asID && slices.Contains(slices.Collect(maps.Values(delivery.Data)), any(text))
-}
-
-// deliveryID is the id that a delivery names, if it can be read.
-func deliveryID(body []byte) string {
-	var delivery struct {
-		ID string `json:"id"`
-	}
-	if json.Unmarshal(body, &delivery) != nil {
-		return ""
-	}
-	return delivery.ID
 }
 
 // nothing says what was looked through in vain.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"together-relay/adapters/jetstream"
+	"together-relay/adapters/together"
 )
 
 // A whereLine is an event and what became of it, for programs. So is a delivery that never
@@ -84,7 +85,8 @@ func (q *whereSearch) show(ctx context.Context, w io.Writer) error {
 		}
 	}
 	for _, l := range q.letters {
-		line := whereLine{ID: deliveryID(l.Body), Source: l.Source, Ingress: "webhook", Received: timeOrNil(l.Arrived), Letter: &whereLetter{l.Sequence, l.Reason, l.Detail}}
+		ev, _ := together.Read(l.Body) // as far as it can be read
+		line := whereLine{ID: ev.CloudEvent.ID(), Source: l.Source, Ingress: "webhook", Received: timeOrNil(l.Arrived), Letter: &whereLetter{l.Sequence, l.Reason, l.Detail}}
 		if err := line.print(w, q.f.output); err != nil {
 			return err
 		}

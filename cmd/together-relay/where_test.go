@@ -116,28 +116,6 @@ func TestWhereIsEachEvent(t *testing.T) {
 	}
 }
 
-func TestNames(t *testing.T) {
-	t.Parallel()
-	for _, c := range []struct {
-		body, text, as string
-		want           bool
-	}{
-		{`{"id":"evt_1","data":{"batch_id":"b"}}`, "evt_1", asAny, true},
-		{`{"id":"evt_1","data":{"batch_id":"b"}}`, "b", asAny, true},
-		{`{"id":"evt_1","data":{"batch_id":"b"}}`, "b", asID, false},
-		{`{"id":"evt_1","data":{"batch_id":"b"}}`, "evt_1", asResource, false},
-		{`{"id":"evt_1","data":{"batch_id":"b"}}`, "evt", asAny, false},
-		{`{"id":7,"data":[]}`, "7", asAny, false},
-		{`{"id":"evt_1","data":{`, "evt_1", asAny, true},
-		{`{"id":"evt_12","data":{`, "evt_1", asAny, false},
-		{``, "evt_1", asAny, false},
-	} {
-		if got := names([]byte(c.body), c.text, c.as); got != c.want {
-			t.Errorf("names(%s, %s, %s) = %v", c.body, c.text, c.as, got)
-		}
-	}
-}
-
 func TestWhereProgress(t *testing.T) {
 	t.Parallel()
 	var said strings.Builder
