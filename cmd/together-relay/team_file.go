@@ -94,9 +94,6 @@ func (f *file) readTeam(team *teamSettings, key string, v *yaml.Node) error {
 		if v.Decode(into) != nil || *into < 1 || *into > 1e6 {
 			return f.errorf(v, "team %s: %s must be a number from 1 to 1000000", team.Name, key)
 		}
-		if team.MaxDeliver == 1 {
-			return f.errorf(v, "team %s: max_deliver must be 2 at least: of an event that is delivered once and not acknowledged when NATS restarts, NATS says nothing, so it would be no dead letter", team.Name)
-		}
 	case "push":
 		return f.errorf(v, "team %s: push is not built yet; leave it out, and let the team pull", team.Name)
 	}
@@ -147,12 +144,15 @@ func (s *settings) teamList() []relay.Team {
 	return teams
 }
 
-// teamWarnings are about events that no known type is among. The relay takes types that it
+// teamWarnings are about a single delivery, and about events that no known type is among. The relay takes types that it
 // does not know, so it may be right all the same.
 func (s *settings) teamWarnings() []string {
 	var warnings []string
 	types := schemas.Types()
 	for _, name := range sortedNames(s.teams) {
+		if s.teams[name].MaxDeliver == 1 {
+			warnings = append(warnings, fmt.Sprintf("%s: team %s: max_deliver is 1: of what is in the team's hands when NATS restarts, NATS says nothing, so it neither comes again nor is a dead letter; from 2 on it is", s.teams[name].at, name))
+		}
 		for _, pattern := range s.teams[name].Events {
 			if !slices.ContainsFunc(types, func(typ string) bool { return relay.Matches(pattern, typ) }) {
 				warnings = append(warnings, fmt.Sprintf("%s: team %s: no known type is %q%s", s.teams[name].at, name, pattern, nearestType(pattern, types)))

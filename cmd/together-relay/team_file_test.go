@@ -50,7 +50,6 @@ func TestTeamsOfTheFile(t *testing.T) {
 		{name: "waits", text: "teams:\n  ml: {events: [x], backoff: 1s}", err: "f.yaml:2: team ml: backoff must be a list"},
 		{name: "wait", text: "teams:\n  ml: {events: [x], backoff: [1s, soon]}", err: `f.yaml:2: team ml: backoff: "soon" is no length of time`},
 		{name: "no wait", text: "teams:\n  ml: {events: [x], backoff: [0s]}", err: `backoff: "0s" is no length of time that can be waited`},
-		{name: "one delivery", text: "teams:\n  ml: {events: [x], max_deliver: 1}", err: "f.yaml:2: team ml: max_deliver must be 2 at least"},
 		{name: "more waits than deliveries", text: "teams:\n  ml: {events: [x], max_deliver: 2, backoff: [1s, 2s, 3s]}", err: "f.yaml:2: team ml: backoff has 3 waits, and max_deliver is 2"},
 		{name: "push", text: "teams:\n  ml:\n    events: [x]\n    push:\n      url: https://example.com", err: "f.yaml:5: team ml: push is not built yet"},
 		{name: "twice", text: "teams:\n  ml: {events: [x]}\n  ml: {events: [x]}", err: `f.yaml:3: "ml" stands here twice`},
@@ -95,5 +94,9 @@ func TestTeamWarnings(t *testing.T) {
 		if got := strings.Join(s.teamWarnings(), "\n"); got != want {
 			t.Errorf("%s: %q, want %q", pattern, got, want)
 		}
+	}
+	s := &settings{teams: map[string]*teamSettings{"ml": {Team: relay.Team{Name: "ml", Events: []string{">"}, MaxDeliver: 1}, at: "f.yaml:2"}}}
+	if got := s.teamWarnings(); len(got) != 1 || !strings.HasPrefix(got[0], "f.yaml:2: team ml: max_deliver is 1: ") {
+		t.Errorf("a single delivery: %q", got)
 	}
 }
