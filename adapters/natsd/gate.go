@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -32,6 +33,7 @@ type gate struct {
 	exposed  []string      // addresses that others than this machine can reach
 	most     int           // connections of a team at one time
 	waysBack int           // from which on somebody is in the way
+	unread   atomic.Int64  // bytes that a team may leave unread
 
 	setting  sync.Mutex // held while the teams are set
 	ns       *server.Server
@@ -74,6 +76,7 @@ func newGate(keys *Keys, streams []string, log zerolog.Logger) (*gate, error) {
 		keys: keys, streams: streams, log: log, password: password, nobody: []byte(nobody), most: maxConnections, waysBack: mostWaysBack,
 		slots: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)), ready: make(chan struct{}), accounts: map[string]*server.Account{}, in: map[uint64]*login{},
 	}
+	g.unread.Store(mostUnread)
 	g.logins = map[string]*login{RelayUser: g.relay()}
 	return g, nil
 }

@@ -13,57 +13,91 @@ import (
 // without an answer. Each takes about 320 bytes.
 const mostWaysBack = 1_000_000
 
-// mostSubscriptions is how many subscriptions a team may have, over all its connections. What it is
-// sent goes to each that hears it, and whatever else a stream sends waits as long.
-const mostSubscriptions = 10_000
+// What a team may have over all its connections. What it is sent goes to each subscription that hears
+// it, and whatever else a stream sends waits as long. What it does not read stays in memory, up
+// to 64 MiB for each connection.
+const (
+	mostSubscriptions = 10_000
+	mostUnread        = 512 << 20 // bytes
+)
 
 // A team that has more is put out, and stays out for a while.
 const (
-	thinEvery = 50 * time.Millisecond // a million can be made in a second
-	thinFor   = 10 * time.Second
+	thinEvery   = 50 * time.Millisecond // a million subscriptions can be made in a second
+	unreadEvery = 5                     // times that: to list all connections takes longer
+	thinFor     = 10 * time.Second
 )
 
-// thin puts out teams that have too many subscriptions, until ctx is done.
+// thin puts out teams that have too much, until ctx is done.
 func (g *gate) thin(ctx context.Context) {
 	tick := time.NewTicker(thinEvery)
 	defer tick.Stop()
-	for {
+	for n := 1; ; n++ {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
-		for _, team := range g.crowds() {
-			all, err := g.ns.Connz(&server.ConnzOptions{Account: accountOf + team, Limit: g.ns.NumClients() + 1000})
-			if err != nil {
-				g.log.Error().Err(err).Str("team", team).Msg("the connections of a team cannot be listed")
+		crowds := g.crowds()
+		if len(crowds) == 0 && (n%unreadEvery > 0 || g.ns.NumClients() <= int(g.unread.Load()/server.MAX_PENDING_SIZE)) {
+			continue
+		}
+		all, err := g.ns.Connz(&server.ConnzOptions{Username: true, Limit: g.ns.NumClients() + 1000})
+		if err != nil {
+			g.log.Error().Err(err).Msg("the connections of teams cannot be listed")
+			continue
+		}
+		unread, most := map[string]int{}, int(g.unread.Load())
+		for _, c := range all.Conns {
+			unread[c.Account] += c.Pending
+		}
+		for _, c := range all.Conns {
+			team, ok := strings.CutPrefix(c.Account, accountOf)
+			if !ok || !crowds[team] && unread[c.Account] <= most {
 				continue
 			}
-			for _, c := range all.Conns {
-				_ = g.ns.DisconnectClientByID(c.Cid) // it may be gone
+			if !crowds[team] {
+				crowds[team] = true
+				g.putOut(team, "unread bytes", unread[c.Account], most)
 			}
+			_ = g.ns.DisconnectClientByID(c.Cid) // it may be gone
 		}
 	}
 }
 
-// crowds names the teams that have too many subscriptions. None of them comes in for a while.
-func (g *gate) crowds() (teams []string) {
+// crowds names the teams that have too many subscriptions, and puts them out.
+func (g *gate) crowds() map[string]bool {
 	g.mu.Lock()
-	defer g.mu.Unlock()
+	counts := map[string]int{}
 	for name, one := range g.logins {
-		if !one.team {
-			continue
-		}
-		if n := one.user.Account.TotalSubs(); n > mostSubscriptions {
-			if time.Now().After(one.out) {
-				g.log.Warn().Str("team", name).Int("subscriptions", n).Int("most", mostSubscriptions).Stringer("for", thinFor).
-					Msg("a team has more subscriptions than it may have; its connections are closed, and it does not come in for a while")
+		if one.team {
+			if n := one.user.Account.TotalSubs(); n > mostSubscriptions {
+				counts[name] = n
 			}
-			one.out = time.Now().Add(thinFor)
-			teams = append(teams, name)
 		}
 	}
-	return teams
+	g.mu.Unlock()
+	crowds := map[string]bool{}
+	for name, n := range counts {
+		crowds[name] = true
+		g.putOut(name, "subscriptions", n, mostSubscriptions)
+	}
+	return crowds
+}
+
+// putOut keeps a team from coming in for a while, and says why.
+func (g *gate) putOut(team, what string, n, most int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	one := g.logins[team]
+	if one == nil {
+		return
+	}
+	if now := time.Now(); now.After(one.out) {
+		g.log.Warn().Str("team", team).Str("of", what).Int("has", n).Int("most", most).Stringer("for", thinFor).
+			Msg("a team has more than it may have; its connections are closed, and it does not come in for a while")
+	}
+	one.out = time.Now().Add(thinFor)
 }
 
 // relieve keeps a team that sends request after request from taking all memory. Above the most ways

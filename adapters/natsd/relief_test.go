@@ -1,6 +1,8 @@
 package natsd
 
 import (
+	"fmt"
+	"net"
 	"testing"
 	"time"
 
@@ -96,6 +98,38 @@ func TestManySubscriptions(t *testing.T) {
 	}
 	works(t, "another team", other)
 	connect(t, st.url, st.other.options()...)
+}
+
+// What a team does not read lies in memory, for each of its connections.
+func TestUnread(t *testing.T) {
+	t.Parallel()
+	s, st := newStage(t)
+	st.build(t, st.js(t))
+	other := connect(t, st.url, st.other.options()...)
+	flooder := connect(t, st.url, append(st.team.options(), nats.NoReconnect())...)
+	works(t, "the team", flooder)
+	s.gate.unread.Store(1 << 20)
+	for range 3 {
+		deaf, err := net.Dial("tcp", s.ns.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = deaf.Close() })
+		line := fmt.Sprintf("CONNECT {\"user\":%q,\"pass\":%q}\r\n%s", st.team.name, st.team.password, "SUB _INBOX.> 1\r\n")
+		if _, err := deaf.Write([]byte(line)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for end := time.Now().Add(waitFor); !flooder.IsClosed(); { // more than the system keeps for each of them
+		if time.Now().After(end) {
+			t.Fatal("the team is not put out")
+		}
+		for range 100 {
+			_ = flooder.PublishRequest("$JS.API.CONSUMER.INFO."+st.events+"."+st.team.name, "_INBOX.flood", nil) // it may be closed by then
+		}
+		<-time.After(time.Millisecond)
+	}
+	works(t, "another team", other)
 }
 
 // What a team sends is small.
