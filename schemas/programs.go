@@ -91,7 +91,9 @@ func programs() []program {
 	beside.Wait()
 `},
 			},
-			run: "save it as main.go in a folder of its own, then: go mod init subscriber && go mod tidy && go run .",
+			run: "save it as main.go in a folder of its own, then: go mod init subscriber && " +
+				"go get github.com/nats-io/nats.go@v1.55.0 github.com/cloudevents/sdk-go/v2@v2.16.2 " +
+				"github.com/cloudevents/sdk-go/protocol/nats_jetstream/v2@v2.16.2 && go run .",
 		},
 		{
 			language: "java", file: "java/src/main/java/Subscriber.java", url: "nats://127.0.0.1:4222",

@@ -59,6 +59,28 @@ func TestPrograms(t *testing.T) {
 	}
 }
 
+// How the program in Go is run names the versions that it is tested with.
+func TestVersionsInGo(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("clients/go/go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, run, err := Program("go", "EVENTS", "EVENTS_AGAIN", "billing", "nats://localhost")
+	if err != nil {
+		t.Fatal(err)
+	}
+	needed := regexp.MustCompile(`(?m)^\t(\S+) (v\S+)$`).FindAllStringSubmatch(string(text), -1) // without those that are indirect
+	if len(needed) == 0 {
+		t.Error("go.mod requires nothing")
+	}
+	for _, module := range needed {
+		if version := module[1] + "@" + module[2]; !strings.Contains(run, version) {
+			t.Errorf("%s is not in %q", version, run)
+		}
+	}
+}
+
 // A file of another module cannot be compiled in, so the program in Go has a copy.
 func TestProgramInGo(t *testing.T) {
 	t.Parallel()
