@@ -147,6 +147,9 @@ func dial(urls string, auth Auth, more ...Option) (*nats.Conn, error) {
 	return nc, nil
 }
 
+// Refused says whether NATS was there, and did not take the user or the password.
+func Refused(err error) bool { return errors.Is(err, nats.ErrAuthorization) }
+
 // discreet leaves the URL out of an error about it: it may hold a password.
 func discreet(err error) error {
 	if bad, ok := errors.AsType[*url.Error](err); ok {

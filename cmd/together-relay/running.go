@@ -113,6 +113,9 @@ func (s *settings) reader(more ...jetstream.Option) (*jetstream.Reader, error) {
 		auth.Inbox = "_INBOX_" + natsd.OperatorUser // which the relay's user may not hear
 	}
 	r, err := jetstream.OpenReader(url, auth, s.stream.Stream, more...)
+	if jetstream.Refused(err) {
+		return nil, fmt.Errorf("%w; set NATS_USER, such as %s, and NATS_PASSWORD or NATS_PASSWORD_FILE", err, natsd.OperatorUser)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%w; is the relay running? Start one with together-relay serve --dev, or set NATS_URL", err)
 	}
