@@ -130,8 +130,14 @@ func (line whereLine) print(w io.Writer, output string) error {
 		return writeJSON(w, line)
 	}
 	var b strings.Builder
+	width := 10
+	for _, team := range line.Teams {
+		if team.State != jetstream.WhereNot || len(team.Copies) > 0 {
+			width = max(width, len(team.Team))
+		}
+	}
 	row := func(name, format string, args ...any) {
-		fmt.Fprintf(&b, "  %-10s  %s\n", name, fmt.Sprintf(format, args...))
+		fmt.Fprintf(&b, "  %-*s  %s\n", width, name, fmt.Sprintf(format, args...))
 	}
 	received := "-"
 	if line.Received != nil {
