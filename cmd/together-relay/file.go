@@ -131,7 +131,7 @@ func (f *file) errorf(n *yaml.Node, format string, args ...any) error {
 // each calls read for the members of a mapping, all of which must be known and stand once.
 func (f *file) each(n *yaml.Node, keys []string, read func(key string, value *yaml.Node) error) error {
 	if n.Kind != yaml.MappingNode {
-		return f.errorf(n, "a mapping is expected here")
+		return f.errorf(n, "a mapping is expected here: lines such as name: value, no list")
 	}
 	seen := map[string]bool{}
 	for i := 0; i+1 < len(n.Content); i += 2 {
@@ -144,7 +144,7 @@ func (f *file) each(n *yaml.Node, keys []string, read func(key string, value *ya
 		}
 		seen[key] = true
 		if n.Content[i+1].ShortTag() == "!!null" {
-			return f.errorf(n.Content[i+1], "%s has no value; write one, or leave the line out", key)
+			return f.errorf(n.Content[i+1], "%s has no value; write one, indent below it what belongs to it, or leave the line out", key)
 		}
 		if err := read(key, n.Content[i+1]); err != nil {
 			return err

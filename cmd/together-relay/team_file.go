@@ -164,6 +164,9 @@ func (s *settings) teamWarnings() []string {
 
 // nearestType suggests a type or a pattern that was probably meant.
 func nearestType(pattern string, types []string) string {
+	if _, rest, _ := strings.Cut(pattern, "."); strings.Contains(rest, ".") && slices.ContainsFunc(types, func(typ string) bool { return relay.Matches(rest, typ) }) {
+		return fmt.Sprintf("; did you mean %q? The prefix is no part of a type", rest)
+	}
 	candidates := types
 	if family, last, ok := strings.Cut(pattern, "."); ok && family != "*" && (last == "*" || last == ">") {
 		candidates = nil

@@ -84,11 +84,12 @@ func TestTeamWarnings(t *testing.T) {
 	t.Parallel()
 	for pattern, want := range map[string]string{
 		"batch.done": "", "fine_tune.*": "", "fine_tune.>": "", ">": "", "*.done": "", "*.*": "",
-		"bach.done":   `f.yaml:2: team ml: no known type is "bach.done"; did you mean "batch.done"?`,
-		"finetune.*":  `f.yaml:2: team ml: no known type is "finetune.*"; did you mean "fine_tune.*"?`,
-		"fine_tune":   `f.yaml:2: team ml: no known type is "fine_tune"`,
-		"modell.>":    `f.yaml:2: team ml: no known type is "modell.>"; did you mean "model.>"?`,
-		"orders.paid": `f.yaml:2: team ml: no known type is "orders.paid"`,
+		"bach.done":        `f.yaml:2: team ml: no known type is "bach.done"; did you mean "batch.done"?`,
+		"finetune.*":       `f.yaml:2: team ml: no known type is "finetune.*"; did you mean "fine_tune.*"?`,
+		"fine_tune":        `f.yaml:2: team ml: no known type is "fine_tune"`,
+		"together.batch.*": `f.yaml:2: team ml: no known type is "together.batch.*"; did you mean "batch.*"? The prefix is no part of a type`,
+		"modell.>":         `f.yaml:2: team ml: no known type is "modell.>"; did you mean "model.>"?`,
+		"orders.paid":      `f.yaml:2: team ml: no known type is "orders.paid"`,
 	} {
 		s := &settings{teams: map[string]*teamSettings{"ml": {Team: relay.Team{Name: "ml", Events: []string{pattern}}, at: "f.yaml:2"}}}
 		if got := strings.Join(s.teamWarnings(), "\n"); got != want {
