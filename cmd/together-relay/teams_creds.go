@@ -26,7 +26,7 @@ together-operator is the user of people. Its password stays, since the command l
 
 The lines can be read by a shell, and by whatever reads a file of variables.`,
 		Example: `  together-relay teams creds billing > billing.env
-  set -a; eval "$(together-relay teams creds billing --new)"
+  (set -a; eval "$(together-relay teams creds billing --new)"; bash subscriber.sh)
   together-relay teams creds together-operator`,
 		Args: cobra.ExactArgs(1),
 	}
