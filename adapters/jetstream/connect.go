@@ -132,6 +132,14 @@ func Patient() Option {
 	}
 }
 
+// Reports calls said with what NATS reports beside its answers, and whether that is a refusal, after
+// which no answer comes.
+func Reports(said func(err error, denied bool)) Option {
+	return nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+		said(err, errors.Is(err, nats.ErrPermissionViolation))
+	})
+}
+
 // dial connects once, or says why not. It blocks for two seconds at most.
 func dial(urls string, auth Auth, more ...Option) (*nats.Conn, error) {
 	options, err := auth.options()

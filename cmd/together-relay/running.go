@@ -4,10 +4,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"together-relay/adapters/jetstream"
 	"together-relay/adapters/natsd"
@@ -112,6 +114,7 @@ func (s *settings) reader(more ...jetstream.Option) (*jetstream.Reader, error) {
 	if auth.User == natsd.OperatorUser {
 		auth.Inbox = "_INBOX_" + natsd.OperatorUser // which the relay's user may not hear
 	}
+	more = append(more, jetstream.Reports(sayOnce(os.Stderr)))
 	r, err := jetstream.OpenReader(url, auth, s.stream.Stream, more...)
 	if jetstream.Refused(err) {
 		return nil, fmt.Errorf("%w; set NATS_USER, such as %s, and NATS_PASSWORD or NATS_PASSWORD_FILE", err, natsd.OperatorUser)
@@ -150,4 +153,19 @@ func (s *settings) asClient() error {
 		}
 	}
 	return nil
+}
+
+// sayOnce writes what NATS reports beside its answers, and of all that it refuses the first: the
+// verb itself sees only that no answer comes.
+func sayOnce(w io.Writer) func(err error, denied bool) {
+	var once sync.Once
+	return func(err error, denied bool) {
+		if !denied {
+			fmt.Fprintf(w, "together-relay: NATS reports an error: %v\n", err)
+			return
+		}
+		once.Do(func() {
+			fmt.Fprintf(w, "together-relay: NATS lets this user do less than is needed here: %v; people log in as %s\n", err, natsd.OperatorUser)
+		})
+	}
 }
