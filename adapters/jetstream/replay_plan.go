@@ -76,6 +76,8 @@ type EmptyError struct {
 
 func (e *EmptyError) Error() string {
 	switch {
+	case e.Gone && e.FirstStored.IsZero():
+		return "nothing to replay: what was chosen is not stored any more, nor is anything else"
 	case e.Gone:
 		return fmt.Sprintf("nothing to replay: what was chosen is not stored any more; the first event that is has sequence %d, of %s", e.First, e.FirstStored.UTC().Format(time.RFC3339))
 	case e.Others > 0:

@@ -275,6 +275,12 @@ func TestReplayTimes(t *testing.T) {
 			t.Errorf("%+v: %+v", c.choice, err)
 		}
 	}
+	if err := stream.Purge(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Plan(t.Context(), Choice{Team: "ml", To: 5}); err == nil || err.Error() != "nothing to replay: what was chosen is not stored any more, nor is anything else" {
+		t.Errorf("of an empty stream: %v", err)
+	}
 	if _, err := p.Plan(t.Context(), Choice{Team: "nobody"}); !errors.Is(err, ErrNoTeam) {
 		t.Errorf("nobody: %v", err)
 	}

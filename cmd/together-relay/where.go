@@ -188,6 +188,9 @@ func (q *whereSearch) nothing(ctx context.Context) error {
 	if !q.search.Since.IsZero() {
 		since = ", stored since " + q.search.Since.UTC().Format(time.RFC3339)
 	}
-	return fmt.Errorf("%s: no event %s%s, and no dead letter of such a delivery; the stream %s holds %d events, sequences %d to %d",
-		printable(q.arg), what, since, q.stream.Stream, events, first, last)
+	holds := fmt.Sprintf("%d events, sequences %d to %d", events, first, last)
+	if events == 0 {
+		holds = "none"
+	}
+	return fmt.Errorf("%s: no event %s%s, and no dead letter of such a delivery; the stream %s holds %s", printable(q.arg), what, since, q.stream.Stream, holds)
 }
