@@ -190,7 +190,7 @@ func (a *Advisories) handle(ctx context.Context, look lookup, msg jetstream.Msg)
 		original, stored = nil, time.Time{}
 	}
 	letter := about.letter(original, stored, a.events.cfg.Prefixes)
-	id := about.messageID(team.made)
+	id := about.messageID(team.madeFor(about))
 	if meta.NumDelivered > 1 && time.Since(meta.Timestamp) > a.events.cfg.Window/2 {
 		// The stream may have forgotten the id under which the letter was stored meanwhile.
 		made, err := look.letter(ctx, letter.Team, id, meta.Timestamp)

@@ -1,9 +1,11 @@
 package jetstream
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -501,6 +503,69 @@ func TestDeadLetterOfATeamMadeAgain(t *testing.T) {
 	}
 	h.terminate(t, "TOGETHER", "ml", "still no")
 	eventually(t, "there is another letter", func() bool { return h.state(t, "TOGETHER_DLQ").Msgs == 1 })
+}
+
+// What NATS said of a consumer that was deleted since is known under another name than what it says of the
+// one that has its place, also if it is handled only then.
+func TestDeadLetterOfTheTeamBefore(t *testing.T) {
+	t.Parallel()
+	h := newTeamHouse(t)
+	keeper := h.relay(t, ProvisionCreate, newTeam("ml", ">"))
+	h.append(t, "batch.done", "evt_1")
+	h.terminate(t, "TOGETHER", "ml", "no")
+	eventually(t, "the server has said so", func() bool { return h.waiting(t) == 1 })
+	r := openReader(t, h.url)
+	if err := errors.Join(r.RemoveTeam(t.Context(), "ml"), keeper.look(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	u := newUndertaker(h.log)
+	u.start(t)
+	h.settled(t)
+	if err := r.Drop(t.Context(), 1); err != nil {
+		t.Fatal(err)
+	}
+	h.terminate(t, "TOGETHER", "ml", "still no")
+	eventually(t, "there is another letter", func() bool { return h.state(t, "TOGETHER_DLQ").Msgs == 1 })
+}
+
+// Headers that no client can read are not in the letter, and it is made all the same.
+func TestDeadLetterWithoutHeaders(t *testing.T) {
+	t.Parallel()
+	h := newTeamHouse(t)
+	h.relay(t, ProvisionCreate, newTeam("ml", ">"))
+	publishRaw(t, h.url, "together.batch.done.b1", "NATS/1.0\r\nno header\r\n\r\n", "{}")
+	eventually(t, "it is stored", func() bool { return h.state(t, "TOGETHER").Msgs == 1 })
+	about := fmt.Sprintf(`{"stream":"TOGETHER","consumer":"ml","stream_seq":1,"deliveries":3,"timestamp":%q}`, time.Now().UTC().Format(time.RFC3339Nano))
+	if _, err := h.js.Publish(t.Context(), usedUp+"TOGETHER.ml", []byte(about)); err != nil {
+		t.Fatal(err)
+	}
+	u := newUndertaker(h.log)
+	u.start(t)
+	h.settled(t)
+	letters := readLetters(t, openReader(t, h.url))
+	if len(letters) != 1 || letters[0].Broken != nil || string(letters[0].Body) != "{}" || letters[0].Omitted != "headers" || letters[0].Team.Sequence != 1 {
+		t.Errorf("letters %+v", letters)
+	}
+}
+
+// publishRaw sends a message whose headers are whatever is written.
+func publishRaw(t *testing.T, url, subject, headers, data string) {
+	t.Helper()
+	conn, err := net.Dial("tcp", strings.TrimPrefix(url, "nats://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_, err = fmt.Fprintf(conn, "CONNECT {\"verbose\":false,\"headers\":true}\r\nHPUB %s %d %d\r\n%s%s\r\nPING\r\n", subject, len(headers), len(headers)+len(data), headers, data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answers := bufio.NewReader(conn)
+	for line := ""; line != "PONG\r\n"; {
+		if line, err = answers.ReadString('\n'); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // A stream of letters that was deleted and made anew counts from one again. Its letters are not those

@@ -39,6 +39,15 @@ func (c teamConsumerSeen) knows(about died) bool {
 	return about.terminated && !c.made.IsZero() && !about.when.Before(c.made)
 }
 
+// madeFor is when the consumer was made that the word is about: zero if that is not there any more, as
+// when another one has its name now.
+func (c teamConsumerSeen) madeFor(about died) time.Time {
+	if about.when.Before(c.made) {
+		return time.Time{}
+	}
+	return c.made
+}
+
 // neverHad says that the team has terminated a message that it has not got to yet. If it was given
 // one before its consumer was set back, it gets it again.
 func (c teamConsumerSeen) neverHad(about died) bool {
@@ -93,7 +102,7 @@ func (l lookup) original(ctx context.Context, about died) (*Original, time.Time,
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
 	raw, err := stream.GetMsg(ctx, about.sequence)
-	if errors.Is(err, jetstream.ErrMsgNotFound) {
+	if err != nil && ctx.Err() == nil { // a replica may lag behind, or the client refuses its headers
 		raw, err = fromLeader(ctx, l.log.nc, about.stream, about.sequence, "")
 	}
 	switch {

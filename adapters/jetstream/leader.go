@@ -13,7 +13,8 @@ import (
 
 // fromLeader reads the message of a sequence, or, with a filter, the first one from there on that
 // lies on it. It asks the one server that knows for certain: a replica may lag behind. The error
-// is jetstream.ErrMsgNotFound if there is none.
+// is jetstream.ErrMsgNotFound if there is none. Headers of another hand that are none are left out,
+// and omittedHeader says so.
 func fromLeader(ctx context.Context, nc *nats.Conn, stream string, sequence uint64, filter string) (*jetstream.RawStreamMsg, error) {
 	question, err := json.Marshal(struct {
 		Sequence uint64 `json:"seq"`
@@ -52,7 +53,7 @@ func fromLeader(ctx context.Context, nc *nats.Conn, stream string, sequence uint
 	raw := &jetstream.RawStreamMsg{Subject: got.Message.Subject, Sequence: got.Message.Sequence, Data: got.Message.Data, Time: got.Message.Time}
 	if len(got.Message.Header) > 0 {
 		if raw.Header, err = nats.DecodeHeadersMsg(got.Message.Header); err != nil {
-			return nil, fmt.Errorf("ask the leader of stream %s: %w", stream, err)
+			raw.Header = nats.Header{omittedHeader: {"headers"}}
 		}
 	}
 	return raw, nil
