@@ -15,7 +15,7 @@ import (
 // Run copies the events of a replay that was begun, or goes on with one that was interrupted. It
 // blocks until all are copied, and tells now and then how far it has got. What stands in its way
 // for a while, such as a stream that is full or a server that is away, it tells too, and tries
-// again. The error is that of ctx, or says why it cannot go on; either way, the replay can be run again.
+// again. So it tells of each event that is passed over, when it has counted it. The error is that of ctx, or says why it cannot go on; either way, the replay can be run again.
 //
 // Copies are stored first and marked then. Whoever goes on looks at which copies are there, so
 // that none is made twice, also when the stream of the copies has forgotten their ids.

@@ -85,6 +85,7 @@ type replayProgress struct {
 	said  time.Time // when
 	from  uint64    // copied by then
 	wait  string    // why it waits; empty if it does not
+	over  uint64    // passed over by then
 	every time.Duration
 }
 
@@ -97,11 +98,16 @@ func newReplayProgress(w io.Writer, r jetstream.Replay) *replayProgress {
 		fmt.Fprintf(w, "together-relay: replay %s: %d of %d events to team %s, sequences %d to %d, %s; replay --resume %s goes on if it is interrupted\n",
 			r.ID, r.Total-min(r.Copied, r.Total), r.Total, r.Team, max(r.From, r.Last+1), r.To, how, r.ID)
 	}
-	return &replayProgress{w: w, said: time.Now(), from: r.Copied, every: 3 * time.Second}
+	return &replayProgress{w: w, said: time.Now(), from: r.Copied, over: r.Skipped, every: 3 * time.Second}
 }
 
 func (p *replayProgress) told(r jetstream.Replay, trouble error) {
 	now := time.Now()
+	if r.Skipped > p.over {
+		p.over = r.Skipped
+		fmt.Fprintf(p.w, "together-relay: %v\n", trouble)
+		return
+	}
 	if trouble != nil {
 		if why := trouble.Error(); why != p.wait {
 			p.wait = why

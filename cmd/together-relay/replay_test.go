@@ -251,14 +251,17 @@ func TestReplayProgress(t *testing.T) {
 		copied  uint64
 		ago     time.Duration
 		trouble string
+		skipped uint64
 		want    string
 	}{
-		{100, time.Second, "", ""},
-		{200, 4 * time.Second, "", "together-relay: 200 of 1000 copied, 50 a second, last sequence 200, 16s left\n"},
-		{200, 0, "full", "together-relay: 200 of 1000 copied, and waiting: full; trying again\n"},
-		{200, 0, "full", ""},
-		{200, 0, "away", "together-relay: 200 of 1000 copied, and waiting: away; trying again\n"},
-		{201, 0, "", "together-relay: it goes on\n"},
+		{100, time.Second, "", 0, ""},
+		{200, 4 * time.Second, "", 0, "together-relay: 200 of 1000 copied, 50 a second, last sequence 200, 16s left\n"},
+		{200, 0, "full", 0, "together-relay: 200 of 1000 copied, and waiting: full; trying again\n"},
+		{200, 0, "full", 0, ""},
+		{200, 0, "away", 0, "together-relay: 200 of 1000 copied, and waiting: away; trying again\n"},
+		{201, 0, "", 0, "together-relay: it goes on\n"},
+		{201, 0, "event 202 is passed over: too large", 1, "together-relay: event 202 is passed over: too large\n"},
+		{202, 0, "", 1, ""},
 	} {
 		said.Reset()
 		p.said = time.Now().Add(-step.ago)
@@ -266,7 +269,9 @@ func TestReplayProgress(t *testing.T) {
 		if step.trouble != "" {
 			trouble = fmt.Errorf("%s", step.trouble)
 		}
-		p.told(sampleReplay(1000, step.copied), trouble)
+		r := sampleReplay(1000, step.copied)
+		r.Skipped = step.skipped
+		p.told(r, trouble)
 		if diff := cmp.Diff(step.want, said.String()); diff != "" {
 			t.Errorf("%+v (-want +got):\n%s", step, diff)
 		}

@@ -63,7 +63,12 @@ was given something last.`,
 			return err
 		}
 		if output == "json" {
-			return printTeamsJSON(cmd.OutOrStdout(), lines)
+			for _, line := range lines {
+				if err := writeJSON(cmd.OutOrStdout(), line); err != nil {
+					return err
+				}
+			}
+			return nil
 		}
 		return printTeams(cmd.OutOrStdout(), lines, time.Now())
 	}
@@ -181,19 +186,6 @@ func timeOrNil(t time.Time) *time.Time {
 		return nil
 	}
 	return &t
-}
-
-func printTeamsJSON(w io.Writer, lines []teamLine) error {
-	for _, line := range lines {
-		text, err := marshal(line)
-		if err != nil {
-			return err
-		}
-		if _, err := fmt.Fprintf(w, "%s\n", text); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 func printTeams(w io.Writer, lines []teamLine, now time.Time) error {
