@@ -75,7 +75,7 @@ func (c *letterChoice) flags(cmd *cobra.Command) {
 	c.given = fl.Changed
 	fl.StringVar(&c.team, "team", "", "those of the `team`")
 	fl.StringVar(&c.reason, "reason", "", "those of the `reason`, such as max_deliver, terminated or schema")
-	fl.StringVar(&c.since, "since", "", "kept since then: a `time` such as 2026-07-01T09:00:00Z, or how long ago, such as 2h or 7d")
+	sinceFlag(cmd, &c.since, "", "kept")
 	_ = cmd.RegisterFlagCompletionFunc("reason", cobra.FixedCompletions([]string{relay.ReasonMaxDeliver, relay.ReasonTerminated, relay.ReasonGone, relay.ReasonJSON,
 		relay.ReasonID, relay.ReasonType, relay.ReasonData, relay.ReasonSchema, relay.ReasonSize}, cobra.ShellCompDirectiveNoFileComp))
 }

@@ -52,7 +52,7 @@ signed with the first secret of its source. Each answer is printed.`,
 	fl := cmd.Flags()
 	fl.StringVar(&f.query.Type, "type", "", "`pattern` of types: batch.done, 'fine_tune.*' or 'fine_tune.>'")
 	fl.StringVar(&f.query.Resource, "resource", "", "the `resource` that events are about, such as ft-1")
-	fl.StringVar(&f.since, "since", "", "stored since then: a `time` such as 2026-07-01T09:00:00Z, or how long ago, such as 2h or 7d")
+	sinceFlag(cmd, &f.since, "", "stored")
 	fl.BoolVarP(&f.query.Follow, "follow", "f", false, "go on with what is stored later; with --since 0s only that")
 	fl.StringVar(&f.forwardTo, "forward-to", "", "`URL` to post the events to")
 	outputFlag(cmd, &f.output)
@@ -83,11 +83,9 @@ func events(ctx context.Context, s *settings, f eventsFlags, stdout, stderr io.W
 		return err
 	}
 	defer reader.Close()
-	prefixes, err := s.prefixes()
-	if err != nil {
+	if f.query.Prefixes, err = s.prefixList(); err != nil {
 		return err
 	}
-	f.query.Prefixes = slices.Compact(slices.Sorted(maps.Values(prefixes)))
 	failed := 0
 	err = reader.Events(ctx, f.query, func(m jetstream.Message) error {
 		if m.Broken != nil {
@@ -108,22 +106,6 @@ func events(ctx context.Context, s *settings, f eventsFlags, stdout, stderr io.W
 		return fmt.Errorf("%d events were not taken by %s", failed, f.forwardTo)
 	}
 	return err
-}
-
-// parseSince reads a time, or how long ago it was; empty is the beginning.
-func parseSince(text string, now time.Time) (time.Time, error) {
-	if text == "" {
-		return time.Time{}, nil
-	}
-	for _, layout := range []string{time.RFC3339, time.DateTime, time.DateOnly} {
-		if t, err := time.Parse(layout, text); err == nil {
-			return t, nil
-		}
-	}
-	if d, err := parseDays(text); err == nil && d >= 0 {
-		return now.Add(-d), nil
-	}
-	return time.Time{}, fmt.Errorf("%q is no time and no length of time; write 2h, 7d or 2026-07-01T09:00:00Z", text)
 }
 
 var errNotTaken = errors.New("not taken")
@@ -179,13 +161,6 @@ func bareType(m jetstream.Message) string {
 	return strings.TrimPrefix(m.CloudEvent.Type(), together.TypePrefix)
 }
 
-func orDash(s string) string {
-	if s == "" {
-		return "-"
-	}
-	return s
-}
-
 func oneLine(data []byte) string {
 	var b bytes.Buffer
 	if json.Compact(&b, data) != nil {
@@ -203,15 +178,6 @@ func printEventPretty(w io.Writer, m jetstream.Message) error {
 	_, err := fmt.Fprintf(w, "%s%s%s  %s%s%s  %s  %s%s  seq %d%s\n    %s\n", dim, m.Stored.Local().Format(time.DateTime), plain,
 		bold, printable(bareType(m)), plain, printable(orDash(m.Resource)), dim, printable(m.CloudEvent.ID()), m.Sequence, plain, data.String())
 	return err
-}
-
-// printable keeps what a sender wrote from moving the cursor.
-func printable(s string) string {
-	quoted := fmt.Sprintf("%q", s)
-	if quoted == `"`+s+`"` {
-		return s
-	}
-	return quoted
 }
 
 // printEventJSON writes the event in CloudEvents JSON on a line, its data as it was sent but

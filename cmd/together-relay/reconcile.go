@@ -39,7 +39,7 @@ API does not tell what the catalogue held earlier. So are videos and queue jobs,
 	}
 	s := newSettings(cmd.Flags(), forAll|forNATS|forAPI)
 	fl := cmd.Flags()
-	fl.StringVar(&f.since, "since", "24h", "what happened since then: a `time` such as 2026-07-01T09:00:00Z, or how long ago, such as 2h or 7d")
+	sinceFlag(cmd, &f.since, "24h", "what happened")
 	fl.BoolVar(&f.fix, "fix", false, "store what is missing")
 	outputFlag(cmd, &f.output)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -47,7 +46,7 @@ the team subscribes to are copied, unless --any is given. Ctrl-C ends it at any 
 	s := newSettings(cmd.Flags(), forAll|forNATS)
 	fl := cmd.Flags()
 	fl.StringVar(&f.choice.Team, "team", "", "the `team` that gets the copies")
-	fl.StringVar(&f.since, "since", "", "stored since then: a `time` such as 2026-07-01T09:00:00Z, or how long ago, such as 2h or 7d")
+	sinceFlag(cmd, &f.since, "", "stored")
 	fl.StringVar(&f.until, "until", "", "stored before then: a `time`, or how long ago")
 	fl.StringSliceVar(&f.choice.Types, "type", nil, "`pattern` of types: batch.done, 'fine_tune.*' or 'fine_tune.>'; may be given more than once")
 	fl.StringVar(&f.choice.Resource, "resource", "", "the `resource` that events are about, such as ft-1")
@@ -171,11 +170,11 @@ func (s *settings) replayPlan(ctx context.Context, p *jetstream.Replayer, f repl
 		}
 		return plan, err
 	}
-	prefixes, err := s.prefixes()
+	prefixes, err := s.prefixList()
 	if err != nil {
 		return jetstream.Replay{}, err
 	}
-	f.choice.Prefixes = slices.Compact(slices.Sorted(maps.Values(prefixes)))
+	f.choice.Prefixes = prefixes
 	plan, err := p.Plan(ctx, f.choice)
 	if errors.Is(err, jetstream.ErrNoTeam) {
 		return plan, fmt.Errorf("%w%s", err, nearest(f.choice.Team, sortedNames(s.teams)))

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"fmt"
 	"io"
 	"strings"
@@ -75,7 +74,7 @@ func printReplay(w io.Writer, output string, r jetstream.Replay, did string, now
 	if r.ID == "" {
 		n = r.Total
 	}
-	_, err := fmt.Fprintf(w, "%s\t%s\t%d of %d events %s to %s\tsequences %d to %d\n", cmp.Or(r.ID, "-"), line.State, n, r.Total, did, r.Team, r.From, r.To)
+	_, err := fmt.Fprintf(w, "%s\t%s\t%d of %d events %s to %s\tsequences %d to %d\n", orDash(r.ID), line.State, n, r.Total, did, r.Team, r.From, r.To)
 	return err
 }
 
@@ -170,12 +169,7 @@ One that was not done is running if a process has marked it within the last half
 
 func printReplays(w io.Writer, output string, lines []replayLine, now time.Time) error {
 	if output == "json" {
-		for _, line := range lines {
-			if err := writeJSON(w, line); err != nil {
-				return err
-			}
-		}
-		return nil
+		return writeJSONLines(w, lines)
 	}
 	if len(lines) == 0 {
 		return nil
@@ -184,7 +178,7 @@ func printReplays(w io.Writer, output string, lines []replayLine, now time.Time)
 	fmt.Fprintln(table, "ID\tTEAM\tSTATE\tCOPIED\tSEQUENCES\tCHOICE\tDELIVERED\tACKNOWLEDGED\tSTARTED")
 	for _, l := range lines {
 		fmt.Fprintf(table, "%s\t%s\t%s\t%d of %d\t%d to %d\t%s\t%s\t%s\t%s ago\n", l.ID, l.Team, l.State, l.Copied, l.Total, l.From, l.To, printable(l.choice()),
-			cmp.Or(l.Delivered, "-"), cmp.Or(l.Acknowledged, "-"), since(l.Started, now))
+			orDash(l.Delivered), orDash(l.Acknowledged), since(l.Started, now))
 	}
 	return table.Flush()
 }
@@ -198,7 +192,7 @@ func (l replayLine) choice() string {
 	if l.Any {
 		choice = strings.TrimSpace(choice + " --any")
 	}
-	return cmp.Or(choice, "-")
+	return orDash(choice)
 }
 
 func newReplayStop() *cobra.Command {

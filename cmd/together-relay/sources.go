@@ -199,6 +199,12 @@ func (s *settings) prefixes() (map[string]string, error) {
 	return prefixes, nil
 }
 
+// prefixList lists the prefixes, each once.
+func (s *settings) prefixList() ([]string, error) {
+	prefixes, err := s.prefixes()
+	return slices.Compact(slices.Sorted(maps.Values(prefixes))), err
+}
+
 // openIntake joins the sources, the schemas and the log.
 func openIntake(sources map[string]*together.Source, set *schemas.Set, log relay.Log) *relay.Intake {
 	in := &relay.Intake{Sources: map[string]relay.Opener{}, Check: set.CheckSent, Log: log}

@@ -63,12 +63,7 @@ was given something last.`,
 			return err
 		}
 		if output == "json" {
-			for _, line := range lines {
-				if err := writeJSON(cmd.OutOrStdout(), line); err != nil {
-					return err
-				}
-			}
-			return nil
+			return writeJSONLines(cmd.OutOrStdout(), lines)
 		}
 		return printTeams(cmd.OutOrStdout(), lines, time.Now())
 	}
@@ -181,13 +176,6 @@ func placeOf(place jetstream.TeamPlace) teamPlace {
 	return teamPlace{place.Sequence, timeOrNil(place.Time)}
 }
 
-func timeOrNil(t time.Time) *time.Time {
-	if t.IsZero() {
-		return nil
-	}
-	return &t
-}
-
 func printTeams(w io.Writer, lines []teamLine, now time.Time) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "TEAM\tEVENTS\tPENDING\tIN FLIGHT\tREDELIVERED\tWAITING\tDELIVERED\tACKNOWLEDGED\tOLDEST\tREPLAY\tDEAD\tTAKEN\tSTATE")
@@ -222,13 +210,4 @@ func (p teamPlace) text(now time.Time) string {
 		return fmt.Sprint(p.Sequence)
 	}
 	return fmt.Sprintf("%d (%s ago)", p.Sequence, since(*p.Time, now))
-}
-
-// since is how long ago it was, for people.
-func since(t, now time.Time) string {
-	d := max(now.Sub(t), 0)
-	if d >= 48*time.Hour {
-		return fmt.Sprintf("%dd", int(d.Hours()/24))
-	}
-	return d.Round(time.Second).String()
 }

@@ -344,43 +344,8 @@ func (smp *sample) body() ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// marshal is json.Marshal that leaves <, > and & alone.
-func marshal(v any) ([]byte, error) {
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	err := enc.Encode(v)
-	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), err
-}
-
-// writeJSON writes the value on a line of its own.
-func writeJSON(w io.Writer, v any) error {
-	line, err := marshal(v)
-	if err != nil {
-		return err
-	}
-	_, err = fmt.Fprintf(w, "%s\n", line)
-	return err
-}
-
 func randomHex(n int) string {
 	raw := make([]byte, n)
 	_, _ = rand.Read(raw) // never fails
 	return hex.EncodeToString(raw)
-}
-
-// outputFlag adds -o to a verb that lists something.
-func outputFlag(cmd *cobra.Command, output *string) {
-	cmd.Flags().StringVarP(output, "output", "o", "text", "`format`: text or json")
-	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp))
-	before := cmd.PreRunE
-	cmd.PreRunE = func(cmd *cobra.Command, args []string) error {
-		if err := oneOf("--output", *output, "text", "json"); err != nil {
-			return err
-		}
-		if before != nil {
-			return before(cmd, args)
-		}
-		return nil
-	}
 }

@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"maps"
-	"slices"
 	"strconv"
 	"time"
 
@@ -52,7 +50,7 @@ it open whether an event is acknowledged, it says so. Whatever was dropped from 
 	}
 	s := newSettings(cmd.Flags(), forAll|forNATS)
 	fl := cmd.Flags()
-	fl.StringVar(&f.since, "since", "", "stored since then: a `time` such as 2026-07-01T09:00:00Z, or how long ago, such as 2h or 7d")
+	sinceFlag(cmd, &f.since, "", "stored")
 	fl.StringVar(&f.as, "as", asAny, "what EVENT is: any (a resource, or else an id), id, resource or sequence")
 	fl.IntVar(&f.limit, "limit", 20, "the `number` of events that are shown at most, the newest; 0 is all")
 	outputFlag(cmd, &f.output)
@@ -77,18 +75,20 @@ func where(ctx context.Context, s *settings, f whereFlags, arg string, stdout, s
 	if arg == "" {
 		return usagef("EVENT is empty; name an id, or a resource")
 	}
+	sequence, err := strconv.ParseUint(arg, 10, 64)
+	if f.as == asSequence && (err != nil || sequence == 0) {
+		return usagef("%q is no sequence", arg)
+	}
+	prefixes, err := s.prefixList()
+	if err != nil {
+		return err
+	}
 	reader, err := s.reader()
 	if err != nil {
 		return err
 	}
 	defer reader.Close()
-	prefixes, err := s.prefixes()
-	if err != nil {
-		return err
-	}
-	q := whereSearch{settings: s, reader: reader, f: f, arg: arg, stderr: stderr, search: jetstream.Search{
-		Since: since, Prefixes: slices.Compact(slices.Sorted(maps.Values(prefixes))),
-	}}
+	q := whereSearch{settings: s, reader: reader, f: f, arg: arg, sequence: sequence, stderr: stderr, search: jetstream.Search{Since: since, Prefixes: prefixes}}
 	if err := q.find(ctx); err != nil {
 		return err
 	}
@@ -107,11 +107,12 @@ func where(ctx context.Context, s *settings, f whereFlags, arg string, stdout, s
 // A whereSearch looks for events, and for deliveries that never became one.
 type whereSearch struct {
 	*settings
-	reader *jetstream.Reader
-	f      whereFlags
-	arg    string
-	search jetstream.Search
-	stderr io.Writer
+	reader   *jetstream.Reader
+	f        whereFlags
+	arg      string
+	sequence uint64 // what arg is, if it is one
+	search   jetstream.Search
+	stderr   io.Writer
 
 	events  []jetstream.Message
 	left    int // older events that are not shown
@@ -129,11 +130,7 @@ func (q *whereSearch) take(m jetstream.Message) error {
 
 func (q *whereSearch) find(ctx context.Context) error {
 	if q.f.as == asSequence {
-		n, err := strconv.ParseUint(q.arg, 10, 64)
-		if err != nil || n == 0 {
-			return usagef("%q is no sequence", q.arg)
-		}
-		m, ok, err := q.reader.BySequence(ctx, n)
+		m, ok, err := q.reader.BySequence(ctx, q.sequence)
 		if ok {
 			q.events = append(q.events, m)
 		}

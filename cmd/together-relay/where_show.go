@@ -150,11 +150,11 @@ func (line whereLine) print(w io.Writer, output string) error {
 		_, err := io.WriteString(w, b.String())
 		return err
 	}
-	fmt.Fprintf(&b, "%s  %s  %s\n", printable(cmp.Or(line.ID, "-")), printable(cmp.Or(line.Type, "-")), printable(orDash(line.Resource)))
+	fmt.Fprintf(&b, "%s  %s  %s\n", printable(orDash(line.ID)), printable(orDash(line.Type)), printable(orDash(line.Resource)))
 	if line.Broken != "" {
 		row("broken", "%s", printable(line.Broken))
 	}
-	row("received", "%s, by %s, source %s", received, cmp.Or(line.Ingress, "another hand"), printable(cmp.Or(line.Source, "-")))
+	row("received", "%s, by %s, source %s", received, cmp.Or(line.Ingress, "another hand"), printable(orDash(line.Source)))
 	row("stored", "sequence %d, %s", line.Sequence, line.Subject)
 	var others []string
 	for _, team := range line.Teams {
