@@ -20,8 +20,8 @@ func newTeams() *cobra.Command {
 		Use:   "teams",
 		Short: "Look at the teams and how far each has got",
 		Long: `Teams stand in relay.yaml. serve makes a durable pull consumer of the team's name on the event
-stream, changes it when the file changes, and pauses it when the team is taken out. With the embedded server each
-team logs in with a password of its own, and may take its events and nothing else.`,
+stream, changes it when the file changes, and pauses it when the team is taken out. With the embedded
+server each team logs in with a password of its own, and may take its events and nothing else.`,
 		Example: `  together-relay teams ls
   together-relay teams creds billing > billing.env
   together-relay teams snippet billing --lang python > subscriber.py
