@@ -48,8 +48,8 @@ func (w *teamWatch) keys(err error) {
 	w.said = said
 }
 
-// look reads the keys again if they have changed, and the teams if the file has changed, and was left alone since the last look:
-// a file that is half written would be one that some teams are taken out of.
+// look reads the keys again if they have changed, and the teams if the file has changed and was left
+// alone since the last look: a file that is half written would be one that some teams are taken out of.
 func (w *teamWatch) look(s *settings) {
 	if w.server != nil {
 		w.keys(w.server.Look())

@@ -84,7 +84,8 @@ func (s *settings) natsConfig(account string) ([]byte, error) {
 	return outside.Config()
 }
 
-// writePrivate replaces the file in one step. It is readable for its owner alone, and on disk.
+// writePrivate replaces the file in one step: whoever reads it, also after a power cut, finds the old one
+// or the new one whole. It is readable for its owner alone.
 func writePrivate(path string, text []byte) (err error) {
 	file, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*") // its mode is 0600
 	if err != nil {
