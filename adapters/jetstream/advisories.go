@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
 
@@ -62,7 +63,7 @@ func (a *Advisories) Run(ctx context.Context) error {
 	counting.Go(func() { a.count(ctx) })
 	pause := short
 	for ctx.Err() == nil {
-		if *a.events.trouble.Load() != nil || !a.events.besides.Load() {
+		if !a.events.provisioned() {
 			rest(ctx, short) // the log says why
 			continue
 		}
@@ -228,8 +229,8 @@ func (a *Advisories) acknowledge(ctx context.Context, msg jetstream.Msg) error {
 // buryTeam stores a team's dead letter under the id, and blocks until it is flushed.
 func (l *Log) buryTeam(letter relay.TeamLetter, about died, original *Original, id string) (ack, error) {
 	msg := encodeTeamLetter(letter, about, original)
-	msg.Header.Set("Nats-Msg-Id", id)
-	msg.Header.Set("Nats-Expected-Stream", deadStream(l.cfg.Stream))
+	msg.Header.Set(nats.MsgIdHdr, id)
+	msg.Header.Set(nats.ExpectedStreamHdr, deadStream(l.cfg.Stream))
 	l.fitTeamLetter(msg)
 	got, err := l.publish(deadStream(l.cfg.Stream), msg, false)
 	if _, large := errors.AsType[*relay.Unusable](err); large && msg.Data != nil { // the stream has a limit of its own
@@ -245,7 +246,7 @@ func (l *Log) buryTeam(letter relay.TeamLetter, about died, original *Original, 
 // count tells how many letters there are, again and again.
 func (a *Advisories) count(ctx context.Context) {
 	for ctx.Err() == nil {
-		if *a.events.trouble.Load() == nil && a.events.besides.Load() {
+		if a.events.provisioned() {
 			if counts, err := countLetters(ctx, a.events.js, a.events.cfg.Stream); err == nil {
 				a.tell.Counted(counts)
 			} else {
@@ -254,6 +255,6 @@ func (a *Advisories) count(ctx context.Context) {
 			rest(ctx, countEvery)
 			continue
 		}
-		rest(ctx, 100*time.Millisecond)
+		rest(ctx, short)
 	}
 }

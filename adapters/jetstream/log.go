@@ -208,6 +208,9 @@ func (l *Log) accept(ctx context.Context) error {
 	return nil
 }
 
+// provisioned says that events can be stored, and that the streams beside them were looked at.
+func (l *Log) provisioned() bool { return *l.trouble.Load() == nil && l.besides.Load() }
+
 // Kick makes Run look at the streams now.
 func (l *Log) Kick() {
 	select {

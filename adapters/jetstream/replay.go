@@ -74,16 +74,23 @@ func (l *Log) copyTo(ctx context.Context, team string, original Original, replay
 // Receives says why copies for the team alone would reach nobody: ErrNoTeam, if there is no
 // consumer of them that a relay has made.
 func (r *Reader) Receives(ctx context.Context, team string) error {
+	_, err := r.team(ctx, replayStream(r.stream), team)
+	return err
+}
+
+// team looks at the consumer of a team on one of the teams' streams. The error is ErrNoTeam if there is
+// none that a relay has made.
+func (r *Reader) team(ctx context.Context, stream, name string) (*jetstream.ConsumerInfo, error) {
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
-	consumer, err := r.js.Consumer(ctx, replayStream(r.stream), team)
+	consumer, err := r.js.Consumer(ctx, stream, name)
 	switch {
 	case errors.Is(err, jetstream.ErrConsumerNotFound), errors.Is(err, jetstream.ErrStreamNotFound), err == nil && !isTeam(consumer.CachedInfo().Config):
-		return fmt.Errorf("%s: %w; a relay makes it when the team is in its file", team, ErrNoTeam)
+		return nil, fmt.Errorf("%s: %w; a relay makes it when the team is in its file", name, ErrNoTeam)
 	case err != nil:
-		return fmt.Errorf("look at team %s: %w", team, err)
+		return nil, fmt.Errorf("look at team %s: %w", name, err)
 	}
-	return nil
+	return consumer.CachedInfo(), nil
 }
 
 // copyOf is the message of a copy.

@@ -2,7 +2,6 @@ package jetstream
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -28,15 +27,18 @@ func (p *Replayer) Plan(ctx context.Context, c Choice) (Replay, error) {
 		Team: c.Team, Types: c.Types, Resource: c.Resource, Any: c.Any, Since: c.Since, Until: c.Until, Rate: c.Rate, From: max(c.From, 1), To: c.To,
 		Started: time.Now().UTC(), State: ReplayOpen,
 	}
-	team, err := p.reader.team(ctx, c.Team)
-	if err != nil {
-		return plan, err
-	}
-	plan.Paused = team.Paused
 	stream, err := p.reader.lookup(ctx, p.reader.stream)
 	if err != nil {
 		return plan, err
 	}
+	team, err := p.reader.team(ctx, p.reader.stream, c.Team)
+	if err != nil {
+		return plan, err
+	}
+	if err := p.reader.Receives(ctx, c.Team); err != nil {
+		return plan, err
+	}
+	plan.Paused = team.Paused
 	chosen, err := chosenFilters(stream.CachedInfo().Config.Subjects, c)
 	if err != nil {
 		return plan, err
@@ -143,20 +145,6 @@ func (p *Replayer) firstSince(ctx context.Context, when time.Time) (uint64, bool
 	defer c.close()
 	_, at, ok, err := c.next(ctx)
 	return at.Sequence, ok, err
-}
-
-// team looks at the consumers of a team: that of the events, and whether there is one of copies.
-func (r *Reader) team(ctx context.Context, name string) (*jetstream.ConsumerInfo, error) {
-	asking, cancel := context.WithTimeout(ctx, lookTimeout)
-	defer cancel()
-	consumer, err := r.js.Consumer(asking, r.stream, name)
-	switch {
-	case errors.Is(err, jetstream.ErrConsumerNotFound), err == nil && !isTeam(consumer.CachedInfo().Config):
-		return nil, fmt.Errorf("%s: %w; a relay makes it when the team is in its file", name, ErrNoTeam)
-	case err != nil:
-		return nil, fmt.Errorf("look at team %s: %w", name, err)
-	}
-	return consumer.CachedInfo(), r.Receives(ctx, name)
 }
 
 // overlaps says whether another replay would copy some of the same events to the same team.

@@ -103,7 +103,7 @@ func (t *Teams) Run(ctx context.Context) error {
 	said := ""
 	for {
 		wait := 10 * time.Second
-		if *t.events.trouble.Load() != nil || !t.events.besides.Load() {
+		if !t.events.provisioned() {
 			wait = 100 * time.Millisecond // the log says why
 		} else if err := t.look(ctx); err == nil {
 			said = ""
