@@ -8,18 +8,18 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 )
 
-// TeamRights is what a team may do: ask for the state of its consumers and for their next
+// teamRights is what a team may do: ask for the state of its consumers and for their next
 // messages, acknowledge, and hear the answers. On each of the streams its consumer has the team's
 // name. Nothing else is needed to take events, and nothing else is allowed.
-type TeamRights struct {
+type teamRights struct {
 	Info, Next []string // one subject for each stream
 	Ack        []string // both forms of each: a server may use the second one
 	Hear       []string // inboxes, in the team's own account
 }
 
-// RightsOf lists what the team may do.
-func RightsOf(team string, streams []string) TeamRights {
-	r := TeamRights{Hear: []string{"_INBOX.>", "_INBOX_" + team + ".>"}}
+// rightsOf lists what the team may do.
+func rightsOf(team string, streams []string) teamRights {
+	r := teamRights{Hear: []string{"_INBOX.>", "_INBOX_" + team + ".>"}}
 	for _, stream := range streams {
 		own := stream + "." + team
 		r.Info = append(r.Info, "$JS.API.CONSUMER.INFO."+own)
@@ -33,22 +33,22 @@ func RightsOf(team string, streams []string) TeamRights {
 
 // Send lists the subjects that the team may publish to, in its account. The requests to the API
 // stand there twice: permissions are looked at before a subject is mapped, and after.
-func (r TeamRights) Send() []string {
+func (r teamRights) Send() []string {
 	var all []string
 	for _, api := range slices.Concat(r.Info, r.Next) {
-		all = append(all, api, Imported(api))
+		all = append(all, api, imported(api))
 	}
 	return append(all, r.Ack...)
 }
 
-// Imported is the name that a request to the API has in the team's account. NATS answers what is
+// imported is the name that a request to the API has in the team's account. NATS answers what is
 // sent below $JS.API in the account of who asks, and no stream is there. So the account imports
 // the subject by another name, and maps what every client sends to it.
-func Imported(api string) string { return "TEAM" + api[len("$JS"):] }
+func imported(api string) string { return "TEAM" + api[len("$JS"):] }
 
-// LongestPull is how long the way back to a team's account is kept open for a request that is not
+// longestPull is how long the way back to a team's account is kept open for a request that is not
 // answered. A message that is found later for it has nowhere to go, and is delivered again.
-const LongestPull = 10 * time.Minute
+const longestPull = 10 * time.Minute
 
 // accountOf begins the name of a team's account.
 const accountOf = "team-"
@@ -77,19 +77,19 @@ func (g *gate) account(team string) (*server.Account, error) {
 		if err := streams.AddServiceExportWithResponse(export, answer, []*server.Account{acc}); err != nil {
 			return err
 		}
-		if err := streams.SetServiceExportResponseThreshold(export, LongestPull); err != nil {
+		if err := streams.SetServiceExportResponseThreshold(export, longestPull); err != nil {
 			return err
 		}
 		return acc.AddServiceImport(streams, from, to)
 	}
-	rights, all := RightsOf(team, g.streams), RightsOf("*", g.streams)
+	rights, all := rightsOf(team, g.streams), rightsOf("*", g.streams)
 	for i, info := range rights.Info {
-		if err := let(all.Info[i], server.Singleton, Imported(info), info); err != nil {
+		if err := let(all.Info[i], server.Singleton, imported(info), info); err != nil {
 			return nil, err
 		}
 	}
 	for i, next := range rights.Next {
-		if err := let(all.Next[i], server.Streamed, Imported(next), next); err != nil {
+		if err := let(all.Next[i], server.Streamed, imported(next), next); err != nil {
 			return nil, err
 		}
 	}
@@ -99,7 +99,7 @@ func (g *gate) account(team string) (*server.Account, error) {
 		}
 	}
 	for _, api := range slices.Concat(rights.Info, rights.Next) {
-		if err := acc.AddMapping(api, Imported(api)); err != nil {
+		if err := acc.AddMapping(api, imported(api)); err != nil {
 			return nil, err
 		}
 	}

@@ -42,7 +42,7 @@ func (s *stage) acts() []act {
 		ask("state of another team's copies", api+"CONSUMER.INFO."+s.copies+"."+s.other.name, ""),
 		ask("next of another team", api+"CONSUMER.MSG.NEXT."+other, "1"),
 		ask("next of another team's copies", api+"CONSUMER.MSG.NEXT."+s.copies+"."+s.other.name, "1"),
-		{name: "next of another team, by the imported name", nobody: true, do: ask("", Imported(api+"CONSUMER.MSG.NEXT."+other), "1").do},
+		{name: "next of another team, by the imported name", nobody: true, do: ask("", imported(api+"CONSUMER.MSG.NEXT."+other), "1").do},
 		ask("names of consumers", api+"CONSUMER.NAMES."+s.events, ""),
 		ask("list of consumers", api+"CONSUMER.LIST."+s.events, ""),
 
@@ -134,7 +134,7 @@ func (s *stage) acts() []act {
 	}
 	for _, reply := range nowhere {
 		for request, data := range map[string]string{
-			api + "CONSUMER.INFO." + own: "", api + "CONSUMER.MSG.NEXT." + own: "1", Imported(api + "CONSUMER.INFO." + own): "",
+			api + "CONSUMER.INFO." + own: "", api + "CONSUMER.MSG.NEXT." + own: "1", imported(api + "CONSUMER.INFO." + own): "",
 		} {
 			acts = append(acts, act{name: "answer of " + request + " to " + reply, own: true, nobody: strings.HasPrefix(request, "TEAM") || strings.HasPrefix(reply, api),
 				do: func(t testing.TB, p *player) { p.send(t, request, reply, data) }})

@@ -150,7 +150,7 @@ func TestWayBackIsOpenForLong(t *testing.T) {
 	s, st := newStage(t)
 	for _, subject := range []string{"$JS.API.CONSUMER.MSG.NEXT.", "$JS.API.CONSUMER.INFO."} {
 		for _, stream := range []string{st.events, st.copies} {
-			if d, err := s.ns.GlobalAccount().ServiceExportResponseThreshold(subject + stream + ".ml"); err != nil || d != LongestPull {
+			if d, err := s.ns.GlobalAccount().ServiceExportResponseThreshold(subject + stream + ".ml"); err != nil || d != longestPull {
 				t.Errorf("it is open for %s, %v", d, err)
 			}
 		}

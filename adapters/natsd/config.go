@@ -137,11 +137,11 @@ func (c *conf) streams(o Outside, teams []string) {
 			if answer == server.Streamed {
 				c.line("response_type: stream")
 			}
-			c.line("response_threshold: %q", LongestPull)
+			c.line("response_threshold: %q", longestPull)
 			c.line("accounts: [%s]", strings.Join(accounts, ", "))
 			c.close("}")
 		}
-		all := RightsOf("*", o.Streams)
+		all := rightsOf("*", o.Streams)
 		for _, service := range all.Info {
 			export(service, server.Singleton)
 		}
@@ -158,7 +158,7 @@ func (c *conf) streams(o Outside, teams []string) {
 
 // team writes the account of one team.
 func (c *conf) team(o Outside, team string) {
-	rights := RightsOf(team, o.Streams)
+	rights := rightsOf(team, o.Streams)
 	apis := slices.Concat(rights.Info, rights.Next)
 	c.open("%q {", accountOf+team)
 	c.line("limits { max_connections: %d, max_subscriptions: %d, max_payload: %d, max_leafnodes: 0 }", maxConnections, maxSubscriptions, maxPayload)
@@ -167,7 +167,7 @@ func (c *conf) team(o Outside, team string) {
 	c.close("]")
 	c.open("imports: [")
 	for _, api := range apis {
-		c.line("{ service: { account: %q, subject: %q }, to: %q }", o.Account, api, Imported(api))
+		c.line("{ service: { account: %q, subject: %q }, to: %q }", o.Account, api, imported(api))
 	}
 	for _, ack := range rights.Ack {
 		c.line("{ service: { account: %q, subject: %q } }", o.Account, ack)
@@ -175,7 +175,7 @@ func (c *conf) team(o Outside, team string) {
 	c.close("]")
 	c.open("mappings {")
 	for _, api := range apis {
-		c.line("%q: %q", api, Imported(api))
+		c.line("%q: %q", api, imported(api))
 	}
 	c.close("}")
 	c.close("}")

@@ -314,9 +314,9 @@ func TestOutsideOfAThousandTeams(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, export := range slices.Concat(RightsOf("*", o.conf.Streams).Info, RightsOf("*", o.conf.Streams).Next) {
-		if wait, err := streams.ServiceExportResponseThreshold(export); err != nil || wait != LongestPull {
-			t.Errorf("%s waits %s, %v; want %s", export, wait, err, LongestPull)
+	for _, export := range slices.Concat(rightsOf("*", o.conf.Streams).Info, rightsOf("*", o.conf.Streams).Next) {
+		if wait, err := streams.ServiceExportResponseThreshold(export); err != nil || wait != longestPull {
+			t.Errorf("%s waits %s, %v; want %s", export, wait, err, longestPull)
 		}
 	}
 }

@@ -242,7 +242,7 @@ func (g *gate) apply() error {
 			if one.user.Account, err = g.account(name); err != nil {
 				return fmt.Errorf("make the account of team %s: %w", name, err)
 			}
-			rights := RightsOf(name, g.streams)
+			rights := rightsOf(name, g.streams)
 			one.user.Permissions = &server.Permissions{
 				Publish:   &server.SubjectPermission{Allow: rights.Send()},
 				Subscribe: &server.SubjectPermission{Allow: rights.Hear},

@@ -130,7 +130,7 @@ func TestLogins(t *testing.T) {
 					t.Errorf("%s: %s is not let in", url, u.name)
 				}
 			}
-			hash, err := s.gate.keys.Hash("ml")
+			hash, err := s.gate.keys.hash("ml")
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -41,8 +41,8 @@ func OpenKeys(dir string) *Keys { return &Keys{dir} }
 
 const hashEnd, passwordEnd = ".hash", ".password"
 
-// Users lists those who have a key, in order. Without the directory there are none.
-func (k *Keys) Users() ([]string, error) {
+// users lists those who have a key, in order. Without the directory there are none.
+func (k *Keys) users() ([]string, error) {
 	entries, err := os.ReadDir(k.dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -61,7 +61,7 @@ func (k *Keys) Users() ([]string, error) {
 
 // Teams lists the users who have a key and are teams.
 func (k *Keys) Teams() ([]string, error) {
-	users, err := k.Users()
+	users, err := k.users()
 	return slices.DeleteFunc(users, Reserved), err
 }
 
@@ -78,7 +78,7 @@ func (k *Keys) Ensure(users ...string) (hashes map[string]string, err error) {
 	hashes = map[string]string{}
 	var missing []string
 	for _, user := range users {
-		switch hashes[user], err = k.Hash(user); {
+		switch hashes[user], err = k.hash(user); {
 		case errors.Is(err, fs.ErrNotExist):
 			missing = append(missing, user)
 		case err != nil:
@@ -91,7 +91,7 @@ func (k *Keys) Ensure(users ...string) (hashes map[string]string, err error) {
 	return hashes, k.locked(func() error {
 		for _, user := range missing {
 			// Another process may have made it meanwhile.
-			if hashes[user], err = k.Hash(user); errors.Is(err, fs.ErrNotExist) {
+			if hashes[user], err = k.hash(user); errors.Is(err, fs.ErrNotExist) {
 				hashes[user], err = k.make(user)
 			}
 			if err != nil {
@@ -102,9 +102,9 @@ func (k *Keys) Ensure(users ...string) (hashes map[string]string, err error) {
 	})
 }
 
-// Hash returns the bcrypt hash of the user's password. The error is fs.ErrNotExist if there is
+// hash returns the bcrypt hash of the user's password. The error is fs.ErrNotExist if there is
 // none.
-func (k *Keys) Hash(user string) (string, error) {
+func (k *Keys) hash(user string) (string, error) {
 	hash, err := k.read(user, hashEnd)
 	if err != nil {
 		return "", err
@@ -118,7 +118,7 @@ func (k *Keys) Hash(user string) (string, error) {
 // Password returns the user's password and leaves it where it is. The error is ErrTaken if it
 // was taken, and fs.ErrNotExist if the user has no key.
 func (k *Keys) Password(user string) (string, error) {
-	hash, err := k.Hash(user)
+	hash, err := k.hash(user)
 	if err != nil {
 		return "", err
 	}

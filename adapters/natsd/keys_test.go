@@ -31,20 +31,20 @@ func ensure(t testing.TB, k *Keys, users ...string) map[string]string {
 func TestKeysAreMadeOnce(t *testing.T) {
 	t.Parallel()
 	k := newKeys(t)
-	if users, err := k.Users(); len(users) > 0 || err != nil {
+	if users, err := k.users(); len(users) > 0 || err != nil {
 		t.Errorf("without a directory the users are %v, %v", users, err)
 	}
-	if _, err := k.Hash("ml"); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := k.hash("ml"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("Hash = %v", err)
 	}
 	hashes := ensure(t, k, "ml", "billing", OperatorUser)
 	if again := ensure(t, k, "billing", "ml"); again["ml"] != hashes["ml"] || again["billing"] != hashes["billing"] {
 		t.Errorf("%v became %v", hashes, again)
 	}
-	if hash, err := k.Hash("ml"); err != nil || hash != hashes["ml"] {
+	if hash, err := k.hash("ml"); err != nil || hash != hashes["ml"] {
 		t.Errorf("Hash = %q, %v", hash, err)
 	}
-	if users, err := k.Users(); !slices.Equal(users, []string{"billing", "ml", OperatorUser}) || err != nil {
+	if users, err := k.users(); !slices.Equal(users, []string{"billing", "ml", OperatorUser}) || err != nil {
 		t.Errorf("users are %v, %v", users, err)
 	}
 	if teams, err := k.Teams(); !slices.Equal(teams, []string{"billing", "ml"}) || err != nil {
@@ -123,7 +123,7 @@ func TestPasswordIsTakenOnce(t *testing.T) {
 	if err != nil || second == first {
 		t.Errorf("after Renew the password is %v, the same: %v", err, second == first)
 	}
-	hash, err := k.Hash("ml")
+	hash, err := k.hash("ml")
 	if err != nil || bcrypt.CompareHashAndPassword([]byte(hash), []byte(first)) == nil || bcrypt.CompareHashAndPassword([]byte(hash), []byte(second)) != nil {
 		t.Errorf("the hash is not that of the new password alone, %v", err)
 	}
@@ -132,7 +132,7 @@ func TestPasswordIsTakenOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if users, err := k.Users(); len(users) > 0 || err != nil {
+	if users, err := k.users(); len(users) > 0 || err != nil {
 		t.Errorf("users are %v, %v", users, err)
 	}
 }

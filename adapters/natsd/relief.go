@@ -9,7 +9,7 @@ import (
 )
 
 // mostWaysBack is how many answers may be waited for at the same time, or have come lately: NATS
-// keeps a way back to the team's account for each request, and forgets it after LongestPull
+// keeps a way back to the team's account for each request, and forgets it after longestPull
 // without an answer. Each takes about 320 bytes.
 const mostWaysBack = 1_000_000
 
