@@ -120,7 +120,11 @@ func (s *stage) takeEvents(t *testing.T, operator jetstream.JetStream, nc *nats.
 	id = more()
 	msg, err = messages.Next(jetstream.NextMaxWait(waitFor))
 	must(one(msg, err, id).Ack())
-	messages.Stop()
+	subscribed := nc.NumSubscriptions()
+	messages.Stop() // which does not wait for its subscription to end
+	for until := time.Now().Add(waitFor); nc.NumSubscriptions() == subscribed && time.Now().Before(until); {
+		<-time.After(time.Millisecond)
+	}
 	must(nc.FlushTimeout(waitFor))
 
 	// The next one by the acknowledgement of the last.
