@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -23,6 +24,9 @@ type Advisories struct {
 	tell   Told
 	wait   time.Duration // to handle one before it comes to another relay
 	said   string        // why it does not get on; belongs to Run
+
+	leaderEvery time.Duration // how often it is looked whether the stream has another leader
+	led         atomic.Bool   // a leader was seen
 }
 
 // Told are functions that are called with what has happened. None may be nil.
@@ -41,7 +45,7 @@ type LetterCounts struct {
 
 // Advisories returns the maker of the teams' dead letters. It does nothing until Run.
 func (l *Log) Advisories(log zerolog.Logger, tell Told) *Advisories {
-	return &Advisories{events: l, log: log, tell: tell, wait: advisoryWait}
+	return &Advisories{events: l, log: log, tell: tell, wait: advisoryWait, leaderEvery: leaderEvery}
 }
 
 // advisoryConsumer is the name of the consumer that all relays share.
@@ -58,9 +62,10 @@ const (
 // Run makes the letters until ctx is done. What cannot be done now is tried again for as long as
 // it takes.
 func (a *Advisories) Run(ctx context.Context) error {
-	var counting sync.WaitGroup
-	defer counting.Wait()
-	counting.Go(func() { a.count(ctx) })
+	var beside sync.WaitGroup
+	defer beside.Wait()
+	beside.Go(func() { a.count(ctx) })
+	beside.Go(func() { a.listen(ctx) })
 	pause := short
 	for ctx.Err() == nil {
 		if !a.events.provisioned() {

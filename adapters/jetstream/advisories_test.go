@@ -40,7 +40,7 @@ func newUndertaker(l *Log) *undertaker {
 		Unreadable: func() { u.mu.Lock(); u.unreadable++; u.mu.Unlock() },
 		Counted:    func(c LetterCounts) { u.mu.Lock(); u.counts = c; u.mu.Unlock() },
 	})
-	u.wait = 300 * time.Millisecond
+	u.wait, u.leaderEvery = 300*time.Millisecond, 50*time.Millisecond
 	return u
 }
 
@@ -764,5 +764,85 @@ func TestLeaderIsAsked(t *testing.T) {
 	}
 	if _, err := fromLeader(t.Context(), h.log.nc, "NONE", 1, ""); err == nil || errors.Is(err, jetstream.ErrMsgNotFound) {
 		t.Errorf("a stream that is not there: %v", err)
+	}
+}
+
+// What the server says while there is no stream for it, each relay has heard all the same.
+func TestDeadLettersThatTheStreamMissed(t *testing.T) {
+	t.Parallel()
+	h := newTeamHouse(t)
+	h.relay(t, ProvisionCreate, newTeam("ml", ">"))
+	h.append(t, "batch.done", "evt_1", "evt_2", "evt_3")
+	other := openLog(t, h.url, testConfig())
+	ready(t, other)
+	us := []*undertaker{newUndertaker(h.log), newUndertaker(other)}
+	for _, u := range us {
+		u.start(t)
+	}
+	told := func() (n int) {
+		for _, u := range us {
+			n += len(u.letters())
+		}
+		return n
+	}
+	h.terminate(t, "TOGETHER", "ml", "kept")
+	eventually(t, "the first letter", func() bool { return told() == 1 })
+	eventually(t, "both have seen the leader", func() bool { return us[0].led.Load() && us[1].led.Load() })
+	if err := h.js.DeleteStream(t.Context(), "TOGETHER_ADVISORIES"); err != nil {
+		t.Fatal(err)
+	}
+	for _, why := range []string{"missed", "missed as well"} {
+		if err := h.pull(t, "TOGETHER", "ml").TermWithReason(why); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.log.Kick()
+	other.Kick()
+	eventually(t, "the other letters", func() bool { return told() == 3 })
+	h.settled(t)
+	var details []string
+	err := openReader(t, h.url).Letters(t.Context(), LetterQuery{Team: "ml"}, func(l Letter) error { details = append(details, l.Team.ID+" "+l.Team.Detail); return l.Broken })
+	slices.Sort(details)
+	if diff := cmp.Diff([]string{"evt_1 kept", "evt_2 missed", "evt_3 missed as well"}, details); diff != "" || err != nil {
+		t.Errorf("letters (-want +got): %v\n%s", err, diff)
+	}
+}
+
+// A team that floods the stream of advisories finds an end, and those of others are kept.
+func TestAdvisoriesHaveABound(t *testing.T) {
+	t.Parallel()
+	url := startServer(t, t.TempDir(), -1).ClientURL()
+	l := openLog(t, url, testConfig())
+	js := admin(t, url)
+	eventually(t, "the stream is there", l.besides.Load)
+	said := func(team string, n int) {
+		for range n {
+			if err := js.Conn().Publish(terminated+"TOGETHER."+team, []byte("{}")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := js.Conn().Flush(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	kept := func(team string) uint64 {
+		stream, err := js.Stream(t.Context(), "TOGETHER_ADVISORIES")
+		if err != nil {
+			t.Fatal(err)
+		}
+		info, err := stream.Info(t.Context(), jetstream.WithSubjectFilter(terminated+">"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info.State.Subjects[terminated+"TOGETHER."+team]
+	}
+	for sent := 0; kept("noisy") < maxAdvisories && sent < 3*maxAdvisories; sent += 10_000 { // a server that is behind drops some
+		said("noisy", 10_000)
+	}
+	said("noisy", 1000)
+	said("quiet", 1)
+	eventually(t, "that of the other is kept", func() bool { return kept("quiet") == 1 })
+	if n := kept("noisy"); n != maxAdvisories {
+		t.Errorf("%d are kept, want %d", n, maxAdvisories)
 	}
 }

@@ -45,6 +45,9 @@ func RelayRights(cfg Config) (publish, subscribe []string) {
 	}
 	allow("$JS.ACK."+own+".*.*.*.*.*", "$JS.ACK.*.*."+own+".*.*.*.*.>")
 
+	// A relay hears the same, and tells the stream what that may have missed.
+	allow(advisorySubjects(cfg.Stream)...)
+
 	// The watcher's marks are read by a consumer that is gone a moment later. To make a bucket, the
 	// client asks for the account's limits.
 	if makes {
@@ -61,7 +64,7 @@ func RelayRights(cfg Config) (publish, subscribe []string) {
 
 	allow(userInfo)
 	slices.Sort(publish)
-	return slices.Compact(publish), []string{relayInbox + ".>"}
+	return slices.Compact(publish), append(advisorySubjects(cfg.Stream), relayInbox+".>")
 }
 
 // A may is what a user may do, as the server tells it.

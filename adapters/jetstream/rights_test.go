@@ -313,8 +313,9 @@ func TestRelayRights(t *testing.T) {
 	defer mu.Unlock()
 	for _, right := range publish {
 		// These are for what this test does not bring about: a server that acknowledges in the other form, a
-		// stream without limits that is to have more replicas, and a relay that looks whether the letter of an advisory that came again is there.
-		rare := strings.HasPrefix(right, "$JS.ACK.*.*.") || strings.HasSuffix(right, ".GET.TOGETHER_DLQ") || strings.HasSuffix(right, ".UPDATE.TOGETHER_ADVISORIES")
+		// stream without limits that is to have more replicas, a relay that looks whether the letter of an advisory that came again is there, and one
+		// that tells the stream of advisories what that has missed.
+		rare := strings.HasPrefix(right, "$JS.EVENT.") || strings.HasPrefix(right, "$JS.ACK.*.*.") || strings.HasSuffix(right, ".GET.TOGETHER_DLQ") || strings.HasSuffix(right, ".UPDATE.TOGETHER_ADVISORIES")
 		if !used[right] && !rare {
 			t.Errorf("%s is not needed", right)
 		}
@@ -376,7 +377,7 @@ func TestRelayRightsEnd(t *testing.T) {
 		"other-team.x", "elsewhere", "relay.replay.ml.x", "$JS.API.STREAM.DELETE.TOGETHER", "$JS.API.STREAM.PURGE.TOGETHER", "$JS.API.STREAM.MSG.DELETE.TOGETHER", "$JS.API.STREAM.PURGE.KV_TOGETHER_WATCH",
 		"$JS.API.CONSUMER.DELETE.TOGETHER.ml", "$JS.API.CONSUMER.MSG.NEXT.TOGETHER.ml", "$JS.API.STREAM.INFO.OTHER", "$JS.API.STREAM.NAMES", "$JS.API.STREAM.LIST", "$JS.API.STREAM.CREATE.NEW",
 		"$JS.API.DIRECT.GET.OTHER", "$JS.API.STREAM.SNAPSHOT.TOGETHER", "$JS.API.STREAM.UPDATE.OTHER", "$JS.ACK.TOGETHER.ml.1.1.1.1.0", "$JS.ACK.TOGETHER.ml.TOGETHER_ADVISORIES.relay.1.1.1",
-		"$JS.EVENT.ADVISORY.CONSUMER.MSG_TERMINATED.TOGETHER.ml", "$SYS.REQ.ACCOUNT.PING.CONNZ",
+		"$JS.EVENT.ADVISORY.CONSUMER.MSG_TERMINATED.OTHER.ml", "$SYS.REQ.ACCOUNT.PING.CONNZ",
 	} {
 		before := len(s.violations())
 		if err := nc.Publish(subject, nil); err != nil {

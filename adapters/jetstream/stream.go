@@ -1,6 +1,7 @@
 package jetstream
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -65,13 +66,19 @@ func (l *Log) beside() []jetstream.StreamConfig {
 	copies.Name, copies.Subjects = replayStream(l.cfg.Stream), []string{deadRoot + ".replay.>"}
 	copies.Description = "copies of events for single teams, kept by together-relay"
 	// An advisory is there until a dead letter is made of it, however long no relay runs: it is the
-	// only word on it. Such a stream empties itself, and needs no limit.
+	// only word on it. Such a stream empties itself. But to terminate an event once more costs a
+	// team nothing, so each has a bound: beyond it what is new is lost, to that team alone.
 	said := copies
 	said.Name, said.Subjects = advisoryStream(l.cfg.Stream), advisorySubjects(l.cfg.Stream)
 	said.Description = "what NATS says of the teams' deliveries that ended badly, until together-relay has kept it"
 	said.Retention, said.MaxAge, said.Duplicates = jetstream.WorkQueuePolicy, 0, 2*time.Minute
+	said.MaxMsgsPerSubject, said.DiscardNewPerSubject = maxAdvisories, true
 	return []jetstream.StreamConfig{copies, said}
 }
+
+// maxAdvisories is how many advisories of one kind may wait for each consumer. It is more than a
+// relay works off in half a minute.
+const maxAdvisories = 100_000
 
 // provision makes the streams that are missing and compares those that are there. Its
 // error says why nothing may be stored.
@@ -186,8 +193,8 @@ func (l *Log) apply(ctx context.Context, want, have jetstream.StreamConfig, drif
 	change.MaxAge, change.MaxBytes, change.Duplicates = want.MaxAge, want.MaxBytes, want.Duplicates
 	change.Replicas, change.AllowDirect = want.Replicas, want.AllowDirect
 	change.AllowAtomicPublish = change.AllowAtomicPublish || want.AllowAtomicPublish
-	change.MaxMsgs, change.MaxMsgsPerSubject, change.MaxMsgSize = -1, -1, -1
-	change.DiscardNewPerSubject, change.MaxConsumers = false, max(change.MaxConsumers, want.MaxConsumers)
+	change.MaxMsgs, change.MaxMsgsPerSubject, change.MaxMsgSize = -1, cmp.Or(want.MaxMsgsPerSubject, -1), -1
+	change.DiscardNewPerSubject, change.MaxConsumers = want.DiscardNewPerSubject, max(change.MaxConsumers, want.MaxConsumers)
 	change.NoAck, change.SubjectTransform, change.PersistMode = false, nil, want.PersistMode
 	ctx, cancel := context.WithTimeout(ctx, makeTimeout)
 	defer cancel()
