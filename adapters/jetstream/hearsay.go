@@ -74,7 +74,7 @@ func (a *Advisories) listen(ctx context.Context) {
 	for ctx.Err() == nil {
 		now := time.Now()
 		leader, err := a.leader(ctx)
-		if err == nil && led != "" && (doubt || leader != led) {
+		if err == nil && (doubt || leader != led) {
 			err = a.retell(ctx, h.since(seen.Add(-doubtful)))
 		}
 		if doubt = err != nil; !doubt {

@@ -153,6 +153,24 @@ func (c *cluster) leader() *broker {
 	return found
 }
 
+// leaderOf is the node that leads a stream.
+func (c *cluster) leaderOf(stream string) (found *broker) {
+	c.rig.t.Helper()
+	js := connect(c.rig.t, c.urls())
+	within(c.rig.t, patience, "there is a leader of "+stream, func() bool {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		s, err := js.Stream(ctx, stream)
+		for _, b := range c.nodes {
+			if err == nil && s.CachedInfo().Cluster != nil && b.name == s.CachedInfo().Cluster.Leader {
+				found = b
+			}
+		}
+		return found != nil
+	})
+	return found
+}
+
 // moveLeader makes another node the leader of the stream.
 func (c *cluster) moveLeader(stream string) {
 	c.rig.t.Helper()

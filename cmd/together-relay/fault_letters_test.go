@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -90,5 +91,82 @@ func TestFaultDeadLetters(t *testing.T) {
 		if got := p.cmd.ProcessState.ExitCode(); got != -1 {
 			t.Errorf("the relay ended with %d", got)
 		}
+	}
+}
+
+// The node that leads the stream of advisories is killed while a team terminates event after
+// event. No event is two letters, and those that the team knows to be terminated are counted that have none:
+// each relay hears what the stream misses, unless it was connected to the node that was killed.
+func TestFaultDeadLettersOfACluster(t *testing.T) {
+	if !*faultRun {
+		t.Skip("the fault tests run with -fault")
+	}
+	t.Parallel()
+	r := newRig(t, "dead letters, three nodes")
+	stores := []string{t.TempDir(), t.TempDir(), t.TempDir()}
+	c := r.startCluster(func(i int) string { return stores[i] })
+	file := writeFile(t, filepath.Join(t.TempDir(), "relay.yaml"), "teams: {ml: {backoff: [5s], max_deliver: 100, events: ['>']}}")
+	u := r.addRelay(launch{args: []string{"--replicas=3", "--publish-timeout=8s", "--config=" + file}}, c.urls())
+	r.addRelay(launch{args: []string{"--replicas=3", "--publish-timeout=8s", "--config=" + file}}, c.urls())
+	c.waitWhole()
+	const events = 1000
+	for round := range *faultRounds {
+		for i := range events {
+			u.mustSend(t, newBody(fmt.Sprintf("e-%d-%d", round, i)), http.StatusOK)
+		}
+		js := connect(t, c.urls())
+		consumer := u.teamConsumer(t, js, "ml", "is there", there)
+		terminated, stop, done := map[string]bool{}, make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(done)
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				msg, err := consumer.Next(jetstream.FetchMaxWait(time.Second))
+				if err != nil {
+					continue
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				_, err = js.Conn().RequestMsgWithContext(ctx, &nats.Msg{Subject: msg.Reply(), Data: []byte("+TERM no")})
+				cancel()
+				if err == nil {
+					terminated[msg.Headers().Get("ce-id")] = true
+				}
+			}
+		}()
+		hold(r.between(100*time.Millisecond, 500*time.Millisecond))
+		b := c.leaderOf("TOGETHER_ADVISORIES")
+		b.end(t, syscall.SIGKILL)
+		within(t, patience, "all is delivered", func() bool {
+			info, err := consumer.Info(t.Context())
+			return err == nil && info.NumPending == 0 && info.NumAckPending == 0
+		})
+		b.start(t)
+		c.waitWhole()
+		close(stop)
+		<-done
+		count := map[string]int{}
+		missing := func() (n int) {
+			for id := range terminated {
+				if count[id] == 0 {
+					n++
+				}
+			}
+			return n
+		}
+		// What was missed is told when there is a new leader.
+		deadline := time.Now().Add(30 * time.Second)
+		for count = ids(t, c.urls(), "TOGETHER_DLQ"); missing() > 0 && time.Now().Before(deadline); count = ids(t, c.urls(), "TOGETHER_DLQ") {
+			hold(time.Second)
+		}
+		for id, n := range count {
+			if n > 1 {
+				t.Errorf("round %d: event %s is %d letters", round, id, n)
+			}
+		}
+		t.Logf("round %d: %d events, %d of them known to be terminated; %d of these without a letter", round, events, len(terminated), missing())
 	}
 }
