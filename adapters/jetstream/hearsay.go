@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -56,7 +57,7 @@ func (h *hearsay) since(from time.Time) []heard {
 	for len(h.heard) > 0 && h.heard[0].at.Before(from) {
 		h.drop()
 	}
-	return h.heard[:len(h.heard):len(h.heard)]
+	return slices.Clip(h.heard) // what is heard later grows elsewhere
 }
 
 // listen looks after the leader of the stream of advisories until ctx is done, and tells a new one
