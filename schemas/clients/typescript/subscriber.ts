@@ -55,9 +55,9 @@ async function take(stream: string): Promise<void> {
   }
 }
 
-const { username, password } = new URL(NATS_URL); // the client takes neither from there
+const { host, username, password } = new URL(NATS_URL); // the client would take the port from a password
 const login = { user: NATS_USER ?? username, pass: NATS_PASSWORD ?? password };
-const connection = await connect({ servers: NATS_URL, ...login, maxReconnectAttempts: -1, ignoreAuthErrorAbort: true });
+const connection = await connect({ servers: host, ...login, maxReconnectAttempts: -1, ignoreAuthErrorAbort: true });
 (async () => {
   for await (const status of connection.status()) if (status.type === "error") console.error(status.error.message);
 })();
