@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sort"
 	"strings"
 	"time"
@@ -56,7 +55,7 @@ func (c teamConsumerSeen) neverHad(about died) bool {
 
 // mayNotHave says that the team has terminated a message that its consumer leaves out.
 func (c teamConsumerSeen) mayNotHave(about died, subject string) bool {
-	return c.knows(about) && !slices.ContainsFunc(c.filters, func(filter string) bool { return within(subject, filter) })
+	return c.knows(about) && !holds(c.filters, subject)
 }
 
 // team says whether the consumer is a team's. One that is not there any more was one if its name

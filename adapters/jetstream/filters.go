@@ -37,6 +37,11 @@ func within(filter, other string) bool {
 	return len(a) == len(b)
 }
 
+// holds says whether one of the filters holds the subject.
+func holds(filters []string, subject string) bool {
+	return slices.ContainsFunc(filters, func(f string) bool { return within(subject, f) })
+}
+
 // collide says whether there is a subject that both filters hold.
 func collide(filter, other string) bool {
 	a, b := strings.Split(filter, "."), strings.Split(other, ".")

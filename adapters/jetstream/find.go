@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -131,9 +130,4 @@ func (r *Reader) Held(ctx context.Context) (events, first, last uint64, err erro
 	}
 	state := stream.CachedInfo().State
 	return state.Msgs, state.FirstSeq, state.LastSeq, nil
-}
-
-// holds says whether one of the filters holds the subject.
-func holds(filters []string, subject string) bool {
-	return slices.ContainsFunc(filters, func(f string) bool { return within(subject, f) })
 }

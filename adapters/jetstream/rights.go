@@ -82,9 +82,7 @@ func (m may) hears() bool {
 
 // speaks says whether it may publish to a subject that nobody has named.
 func (m may) speaks() bool {
-	reaches := func(list []string) bool {
-		return slices.ContainsFunc(list, func(pattern string) bool { return within(probeSubject+".x", pattern) })
-	}
+	reaches := func(list []string) bool { return holds(list, probeSubject+".x") }
 	return (unbound(m.Publish.Allow) || reaches(m.Publish.Allow)) && !reaches(m.Publish.Deny)
 }
 
@@ -92,17 +90,14 @@ func (m may) speaks() bool {
 // goes beyond all, and is not listed.
 func (m may) against(publish, subscribe []string) (wider, lacks []string) {
 	for _, side := range []struct{ allow, deny, need []string }{{m.Publish.Allow, m.Publish.Deny, publish}, {m.Subscribe.Allow, m.Subscribe.Deny, subscribe}} {
-		inOne := func(subject string, list []string) bool {
-			return slices.ContainsFunc(list, func(pattern string) bool { return within(subject, pattern) })
-		}
 		for _, subject := range side.allow {
-			if subject != ">" && !inOne(subject, side.need) {
+			if subject != ">" && !holds(side.need, subject) {
 				wider = append(wider, subject)
 			}
 		}
 		for _, subject := range side.need {
 			denied := slices.ContainsFunc(side.deny, func(pattern string) bool { return collide(subject, pattern) })
-			if denied || !unbound(side.allow) && !inOne(subject, side.allow) {
+			if denied || !unbound(side.allow) && !holds(side.allow, subject) {
 				lacks = append(lacks, subject)
 			}
 		}

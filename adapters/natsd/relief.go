@@ -42,7 +42,7 @@ func (g *gate) thin(ctx context.Context) {
 		if len(crowds) == 0 && (n%unreadEvery > 0 || g.ns.NumClients() <= int(g.unread.Load()/server.MAX_PENDING_SIZE)) {
 			continue
 		}
-		all, err := g.ns.Connz(&server.ConnzOptions{Username: true, Limit: g.ns.NumClients() + 1000})
+		all, err := g.connections()
 		if err != nil {
 			g.log.Error().Err(err).Msg("the connections of teams cannot be listed")
 			continue
@@ -63,6 +63,11 @@ func (g *gate) thin(ctx context.Context) {
 			_ = g.ns.DisconnectClientByID(c.Cid) // it may be gone
 		}
 	}
+}
+
+// connections lists all that there are.
+func (g *gate) connections() (*server.Connz, error) {
+	return g.ns.Connz(&server.ConnzOptions{Username: true, Limit: g.ns.NumClients() + 1000})
 }
 
 // crowds names the teams that have too many subscriptions, and puts them out.
@@ -108,7 +113,7 @@ func (g *gate) relieve() error {
 		g.sent = nil
 		return nil
 	}
-	all, err := g.ns.Connz(&server.ConnzOptions{Username: true, Limit: g.ns.NumClients() + 1000})
+	all, err := g.connections()
 	if err != nil {
 		return err
 	}
