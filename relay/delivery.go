@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"strings"
 	"time"
 
 	"github.com/cloudevents/sdk-go/v2/event"
@@ -23,8 +24,8 @@ type Event struct {
 	Proof      string      // which of the source's secrets signed it: "1" is the first
 
 	// Shared says that the fact may come by the other ingress too, under another id, and is one
-	// event then. Fact tells it from other facts of its type and resource; it is empty for what
-	// happens once.
+	// event then. Fact tells it from other facts of its type and resource, in parts such as
+	// "step=3;kind=final" (see [SameFact]); it is empty for what happens once.
 	Shared bool
 	Fact   string
 
@@ -34,6 +35,26 @@ type Event struct {
 	Members []byte
 	// Head and Tail are the bytes before and after the data: Head + data + Tail is the signed body.
 	Head, Tail []byte
+}
+
+// SameFact says whether two facts of one type and resource are one: they are equal, or agree in
+// all parts that both name. One that says less is any that it may mean.
+func SameFact(a, b string) (same bool) {
+	if a == b {
+		return true
+	}
+	for part := range strings.SplitSeq(a, ";") {
+		name, _, _ := strings.Cut(part, "=")
+		for other := range strings.SplitSeq(b, ";") {
+			if strings.HasPrefix(other, name+"=") {
+				if other != part {
+					return false
+				}
+				same = true
+			}
+		}
+	}
+	return same
 }
 
 // A Field is a member of a JSON object. Its value is JSON text.

@@ -92,7 +92,7 @@ func sameFact(h nats.Header, ev relay.Event) bool {
 		return true
 	}
 	fact, err := unescapeValue(h.Get(factHeader))
-	return err == nil && h.Get(attribute+"ingress") != ingress(ev) && fact == ev.Fact
+	return err == nil && h.Get(attribute+"ingress") != ingress(ev) && relay.SameFact(fact, ev.Fact)
 }
 
 // ingress is the way that the event came.

@@ -106,12 +106,9 @@ func compact(typ string, data any) []byte {
 // sharedFact is what tells the fact from others of its type and resource in a way that a
 // webhook can tell, too.
 func sharedFact(typ, discriminator string) string {
-	for part := range strings.SplitSeq(discriminator, ";") {
-		switch {
-		case typ == typeCheckpoint && strings.HasPrefix(part, "step="),
-			typ == typeDeprecated && strings.HasPrefix(part, "sunset="):
-			return part
-		}
+	if typ == typeCheckpoint {
+		step, _, _ := strings.Cut(discriminator, ";")
+		return step
 	}
 	return discriminator
 }
@@ -149,7 +146,13 @@ func told(env *envelope) (shared bool, which string) {
 		if value := member(env.fields, "sunset_date"); len(value) > 0 {
 			date = loose(value)
 		}
-		return true, "sunset=" + cmp.Or(date[:min(len(date), len(time.DateOnly))], "none")
+		which = "sunset=" + cmp.Or(date[:min(len(date), len(time.DateOnly))], "none")
+		if value := member(env.fields, "product"); len(value) > 0 {
+			if product := asProduct(loose(value)); KnownProduct(product) {
+				which = "product=" + product + ";" + which
+			}
+		}
+		return true, which
 	}
 	return false, ""
 }

@@ -71,6 +71,9 @@ func KnownProduct(of string) bool {
 	return of == ProductServerless || of == ProductDedicated || of == ProductFineTuning
 }
 
+// asProduct is the product that the provider means by a name such as PRODUCT_DEDICATED.
+func asProduct(name string) string { return strings.TrimPrefix(strings.ToLower(name), "product_") }
+
 // A model is what is known of one at a look.
 type model struct {
 	ID      string `json:"id"`
@@ -237,7 +240,7 @@ func (m *Models) flag(flags map[string][]flag, s *supported, inCatalogue map[wor
 	}
 	for _, of := range s.Products.is {
 		from, _ := of.(string)
-		from = strings.TrimPrefix(strings.ToLower(from), "product_")
+		from = asProduct(from)
 		if !KnownProduct(from) {
 			m.api.odd("supported model: the product %.60q is not known and passed over", from)
 			continue

@@ -224,8 +224,7 @@ func TestSharedFacts(t *testing.T) {
 	for _, c := range []struct{ typ, discriminator, want string }{
 		{"fine_tune.completed", "", ""},
 		{typeCheckpoint, "step=48;kind=final", "step=48"},
-		{typeDeprecated, "product=serverless;sunset=2026-06-22", "sunset=2026-06-22"},
-		{typeDeprecated, "product=serverless;sunset=none", "sunset=none"},
+		{typeDeprecated, "product=serverless;sunset=2026-06-22", "product=serverless;sunset=2026-06-22"},
 		{"fine_tune.restarted", "at=2026-07-01T09:00:00Z;n=2", "at=2026-07-01T09:00:00Z;n=2"},
 		{"model.added", "day=2026-07-01", "day=2026-07-01"},
 	} {
@@ -251,6 +250,9 @@ func TestWebhookFacts(t *testing.T) {
 		`"type":"model.deprecated","data":{"model_id":"b","sunset_date":"2026-06-22"}`:           "true sunset=2026-06-22",
 		`"type":"model.deprecated","data":{"model_id":"b","sunset_date":null}`:                   "true sunset=none",
 		`"type":"model.deprecated","data":{"model_id":"b"}`:                                      "true sunset=none",
+		`"type":"model.deprecated","data":{"model_id":"b","product":"PRODUCT_Dedicated"}`:        "true product=dedicated;sunset=none",
+		`"type":"model.deprecated","data":{"model_id":"b","product":"a;sunset=b"}`:               "true sunset=none",
+		`"type":"model.deprecated","data":{"model_id":"b","product":7}`:                          "true sunset=none",
 		`"type":"fine_tune.restarted","data":{"fine_tune_id":"b"}`:                               "false ",
 		`"type":"model.added","data":{"model_id":"b"}`:                                           "false ",
 		`"type":"novel.thing","data":{"novel_id":"b"}`:                                           "false ",

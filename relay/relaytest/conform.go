@@ -144,6 +144,26 @@ func Conform(t *testing.T, open func(t *testing.T) Subject) {
 			t.Errorf("%d events are stored, want 6: %+v", len(got), got)
 		}
 	})
+	run("a fact that says less is any that it may mean", func(t *testing.T, log Subject) {
+		for _, c := range []struct {
+			ingress, resource, fact string
+			want                    uint64
+		}{
+			{"webhook", "m-1", "product=dedicated;sunset=none", 1},
+			{"api", "m-1", "product=serverless;sunset=none", 2},
+			{"api", "m-1", "product=dedicated;sunset=none", 1},
+			{"webhook", "m-1", "sunset=none", 2},
+			{"webhook", "m-1", "sunset=2026-06-22", 3},
+			{"api", "m-1", "product=serverless;sunset=2026-06-22", 3},
+			{"api", "m-1", "product=dedicated;sunset=2026-06-22", 3},
+			{"api", "m-1", "product=dedicated;sunset=2026-06-30", 4},
+		} {
+			stored, err := log.Append(ctx, Shared(c.ingress, "evt_"+c.ingress+c.fact, c.resource, c.fact))
+			if err != nil || stored.Sequence != c.want {
+				t.Errorf("%+v: %+v, %v", c, stored, err)
+			}
+		}
+	})
 	run("of many that come both ways at once, one way is first", func(t *testing.T, log Subject) {
 		var wg sync.WaitGroup
 		for i := range 64 {

@@ -71,7 +71,7 @@ func (l *Log) twin(ev relay.Event) uint64 {
 	ingress := func(ev relay.Event) any { return ev.CloudEvent.Extensions()["ingress"] }
 	at := slices.IndexFunc(l.events, func(other relay.Event) bool {
 		return other.Source == ev.Source && other.Type == ev.Type && other.Resource == ev.Resource &&
-			other.Fact == ev.Fact && ingress(other) != ingress(ev)
+			relay.SameFact(other.Fact, ev.Fact) && ingress(other) != ingress(ev)
 	})
 	return uint64(at + 1)
 }
