@@ -115,8 +115,8 @@ func TestRelayAtAnOutsideServer(t *testing.T) {
 	d := quiet(t)
 	env := append(o.relay(), d.env...)
 	a := launch{env: env}.start(t).waitReady(t)
+	d.baseline(t, a) // before another one could be the one that watches
 	b := launch{env: env}.start(t).waitReady(t)
-	d.baseline(t, a)
 	operator := o.as(t, "together-operator")
 
 	// Stored, stored twice, a dead letter.
