@@ -2,8 +2,6 @@ package main
 
 import (
 	"encoding/json"
-	"fmt"
-	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -145,28 +143,13 @@ func TestDoctorOnACluster(t *testing.T) {
 	}
 }
 
-// runCluster runs three NATS servers that know one another, in this process.
+// runCluster runs three NATS servers that know one another.
 func runCluster(t *testing.T) (urls, monitors []string) {
 	t.Helper()
-	var ports []int
-	var routes []*url.URL
-	for range 3 {
-		port := fixedPort(t)
-		ports = append(ports, port)
-		routes = append(routes, &url.URL{Scheme: "nats", Host: fmt.Sprintf("127.0.0.1:%d", port)})
+	stores := []string{t.TempDir(), t.TempDir(), t.TempDir()}
+	for _, b := range (&rig{t: t}).startCluster(func(i int) string { return stores[i] }).nodes {
+		urls, monitors = append(urls, b.url), append(monitors, strings.TrimSuffix(b.health, "/healthz"))
 	}
-	var nodes []*server.Server
-	for i, port := range ports {
-		ns := runNATS(t, server.Options{
-			ServerName: fmt.Sprintf("n%d", i+1), SyncAlways: true, Routes: routes, HTTPHost: "127.0.0.1", HTTPPort: -1,
-			Cluster: server.ClusterOpts{Name: "c1", Host: "127.0.0.1", Port: port},
-		})
-		nodes = append(nodes, ns)
-		urls, monitors = append(urls, ns.ClientURL()), append(monitors, monitorURL(ns))
-	}
-	eventually(t, "the cluster is whole", func() bool {
-		return !slices.ContainsFunc(nodes, func(ns *server.Server) bool { return ns.Healthz(&server.HealthzOptions{}).Status != "ok" })
-	})
 	return urls, monitors
 }
 
