@@ -110,11 +110,11 @@ func TestDeadLettersOfTeams(t *testing.T) {
 	if diff := cmp.Diff(want, p.letterNumbers(t)); diff != "" {
 		t.Fatalf("letters (-want +got):\n%s", diff)
 	}
-	_, metrics := p.get(t, p.admin+"/metrics")
 	for _, line := range []string{`relay_team_dead_letters_total{reason="terminated",team="billing"} 1`, `relay_team_dead_letters_total{reason="max_deliver",team="ml"} 1`} {
-		if !strings.Contains(metrics, line) {
-			t.Errorf("the metrics do not hold %s", line)
-		}
+		eventually(t, "the metrics hold "+line, func() bool { // a letter is counted once it is stored
+			_, metrics := p.get(t, p.admin+"/metrics")
+			return strings.Contains(metrics, line)
+		})
 	}
 	p.waitLine(t, "a line of the letter", func(line map[string]any) bool {
 		return line["message"] == "a team could not handle an event; it is a dead letter" && line["team"] == "ml" && line["event_id"] == "b1" && line["detail"] == "no such batch"
