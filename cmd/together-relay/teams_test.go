@@ -111,8 +111,11 @@ func TestTeamsGetTheirEvents(t *testing.T) {
 	js := connect(t, p.login(t))
 	ml, billing := p.teamConsumer(t, js, "ml", "is there", there), p.teamConsumer(t, js, "billing", "is there", there)
 
-	eventually(t, "two wait for ml", func() bool { return p.teamLines(t, "--config="+file)["ml"].Pending == 2 })
-	if line := p.teamLines(t, "--config="+file)["ml"]; line.Oldest == nil || line.State != "" || len(line.Drift) > 0 || !slices.Equal(line.Events, []string{"fine_tune.*", "model.deprecated"}) {
+	eventually(t, "two wait for ml, which has both consumers", func() bool {
+		line := p.teamLines(t, "--config="+file)["ml"]
+		return line.Pending == 2 && line.State == ""
+	})
+	if line := p.teamLines(t, "--config="+file)["ml"]; line.Oldest == nil || len(line.Drift) > 0 || !slices.Equal(line.Events, []string{"fine_tune.*", "model.deprecated"}) {
 		t.Errorf("ml is %+v", line)
 	}
 	if diff := cmp.Diff(map[string]int{"f1": 1, "m1": 1}, drain(t, ml)); diff != "" {
