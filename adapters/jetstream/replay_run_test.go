@@ -388,6 +388,71 @@ func TestReplayTwiceAtOnce(t *testing.T) {
 	}
 }
 
+// Of two replays of the same events that begin at the same moment one goes on, also if its process
+// is killed then, and the other is refused. Those of other events do not get into their way.
+func TestReplaysBeginAtOnce(t *testing.T) {
+	t.Parallel()
+	const rounds = 25
+	h := newTeamHouse(t)
+	h.relay(t, ProvisionCreate, newTeam("ml", ">"))
+	h.fill(t, 2*rounds, "batch.done")
+	ps := []*Replayer{h.replayer(t), h.replayer(t), h.replayer(t), h.replayer(t)}
+	again := h.replayer(t)
+	for round := range uint64(rounds) {
+		plans, errs := make([]Replay, len(ps)), make([]error, len(ps))
+		for i, p := range ps { // two of the round's first event, two of its second
+			seq := 2*round + 1 + uint64(i%2)
+			if plans[i], errs[i] = p.Plan(t.Context(), Choice{Team: "ml", From: seq, To: seq}); errs[i] != nil {
+				t.Fatal(errs[i])
+			}
+		}
+		var working sync.WaitGroup
+		start := make(chan struct{})
+		for i, p := range ps {
+			working.Go(func() {
+				<-start
+				plans[i], errs[i] = p.Begin(t.Context(), plans[i])
+			})
+		}
+		close(start)
+		working.Wait()
+		for one := range 2 {
+			if errs[one] != nil {
+				one += 2
+			}
+			other := (one + 2) % len(ps)
+			if errs[one] != nil || errs[other] == nil || !strings.Contains(errs[other].Error(), "replay "+plans[one].ID+" copies some of the same events to team ml and is not done; go on with replay --resume ") {
+				t.Errorf("round %d: %v, %v", round, errs[one], errs[other])
+			}
+		}
+		for i, plan := range plans {
+			switch {
+			case errs[i] != nil:
+			case round%2 == 0:
+				ps[i].run(t, plan)
+			default: // it was killed
+				again.run(t, again.found(t, plan.ID))
+			}
+		}
+	}
+	copies := h.copies(t, "ml")
+	slices.Sort(copies)
+	if diff := cmp.Diff(sequences(1, 2*rounds, 1), copies); diff != "" {
+		t.Errorf("copies (-want +got):\n%s", diff)
+	}
+
+	// What was removed with its team does not stand in the way of the team that comes back.
+	r := openReader(t, h.url)
+	if err := r.RemoveTeam(t.Context(), "ml"); err != nil {
+		t.Fatal(err)
+	}
+	h.relay(t, ProvisionCreate, newTeam("ml", ">"))
+	ps[0].run(t, ps[0].begin(t, Choice{Team: "ml", To: 3}))
+	if diff := cmp.Diff(sequences(1, 3, 1), h.copies(t, "ml")); diff != "" {
+		t.Errorf("copies for the team that is back (-want +got):\n%s", diff)
+	}
+}
+
 func TestReplayIsStopped(t *testing.T) {
 	t.Parallel()
 	h := newTeamHouse(t)

@@ -9,9 +9,11 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -45,7 +47,7 @@ type Replay struct {
 	Last    uint64    `json:"last"`    // the last event that was copied or skipped
 	Copy    uint64    `json:"copy"`    // its copy's sequence, or that of the last one before it
 	Marked  time.Time `json:"marked"`
-	Owner   string    `json:"owner"` // who copies
+	Owner   string    `json:"owner"` // who copies; empty if nobody does
 
 	Paused   bool `json:"-"` // the team gets nothing at the moment; known from Plan
 	revision uint64
@@ -104,34 +106,39 @@ func (p *Replayer) bucket(ctx context.Context) (jetstream.KeyValue, error) {
 }
 
 // Begin stores a plan under a new id. It refuses one that would copy events that another replay,
-// which is not over, is going to copy to the same team.
+// which is not over, is going to copy to the same team. Of several that begin at the same moment
+// only one is stored: the bucket takes a plan only while the last plan or mark of the team is the
+// one that was looked at. A server before NATS 2.11 does not know such a check.
 func (p *Replayer) Begin(ctx context.Context, plan Replay) (Replay, error) {
 	kv, err := p.bucket(ctx)
 	if err != nil {
 		return plan, err
 	}
-	all, err := p.all(ctx, kv)
-	if err != nil {
-		return plan, err
-	}
-	for _, other := range all {
-		if other.State == ReplayOpen && other.overlaps(plan) {
-			return plan, fmt.Errorf("replay %s copies some of the same events to team %s and is not done; go on with replay --resume %s, or end it with replay stop %s",
-				other.ID, other.Team, other.ID, other.ID)
-		}
-	}
 	copies, err := p.reader.lookup(ctx, replayStream(p.reader.stream))
 	if err != nil {
 		return plan, err
 	}
-	plan.CopiesAfter, plan.Owner, plan.Marked = copies.CachedInfo().State.LastSeq, newOwner(), time.Now().UTC()
+	plan.CopiesAfter, plan.Owner, plan.Marked = copies.CachedInfo().State.LastSeq, "", time.Now().UTC()
+	asking, cancel := context.WithTimeout(ctx, makeTimeout)
+	defer cancel()
 	for {
+		all, last, err := p.all(asking, kv, plan.Team)
+		if err != nil {
+			return plan, err
+		}
+		for _, other := range all {
+			if other.State == ReplayOpen && other.overlaps(plan) {
+				return plan, fmt.Errorf("replay %s copies some of the same events to team %s and is not done; go on with replay --resume %s, or end it with replay stop %s",
+					other.ID, other.Team, other.ID, other.ID)
+			}
+		}
 		plan.ID = newReplayID(plan.Started)
 		if slices.ContainsFunc(all, func(r Replay) bool { return r.ID == plan.ID }) {
 			continue
 		}
-		plan.revision, err = kv.Create(ctx, plan.key(), plan.encode())
-		if errors.Is(err, jetstream.ErrKeyExists) {
+		plan.revision, err = p.create(plan, last)
+		if _, refused := errors.AsType[*moved](err); refused && asking.Err() == nil {
+			rest(asking, replicaPause)
 			continue
 		}
 		if err != nil {
@@ -139,6 +146,18 @@ func (p *Replayer) Begin(ctx context.Context, plan Replay) (Replay, error) {
 		}
 		return plan, p.log.flush()
 	}
+}
+
+// create stores a plan if the last plan or mark of its team has that revision; else the error is
+// a moved one.
+func (p *Replayer) create(plan Replay, last uint64) (uint64, error) {
+	bucket := replayBucket(p.reader.stream)
+	msg := &nats.Msg{Subject: "$KV." + bucket + "." + plan.key(), Data: plan.encode(), Header: nats.Header{
+		nats.ExpectedLastSubjSeqHdr:             {strconv.FormatUint(last, 10)},
+		jetstream.ExpectedLastSubjSeqSubjHeader: {"$KV." + bucket + "." + plan.Team + ".>"},
+	}}
+	got, err := p.log.store("KV_"+bucket, msg, p.log.acks.publish)
+	return got.sequence, err
 }
 
 // Find reads a replay. It may be that another process goes on with it.
@@ -164,27 +183,32 @@ func (p *Replayer) Replays(ctx context.Context) ([]Replay, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open bucket %s: %w", replayBucket(p.reader.stream), err)
 	}
-	return p.all(ctx, kv)
+	all, _, err := p.all(ctx, kv, "")
+	return all, err
 }
 
-func (p *Replayer) all(ctx context.Context, kv jetstream.KeyValue) ([]Replay, error) {
-	watch, err := kv.WatchAll(ctx, jetstream.IgnoreDeletes())
+// all lists the replays, and says which revision is the last one of a team, with what was removed.
+// Revisions come in order, so that nothing of the team is missing that is older than the last.
+func (p *Replayer) all(ctx context.Context, kv jetstream.KeyValue, team string) (all []Replay, last uint64, err error) {
+	watch, err := kv.WatchAll(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("read bucket %s: %w", kv.Bucket(), err)
+		return nil, 0, fmt.Errorf("read bucket %s: %w", kv.Bucket(), err)
 	}
 	defer func() { _ = watch.Stop() }()
-	var all []Replay
 	for {
 		select {
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return nil, 0, ctx.Err()
 		case entry, more := <-watch.Updates():
 			if entry == nil {
 				if !more {
-					return nil, fmt.Errorf("read bucket %s: the connection was lost", kv.Bucket())
+					return nil, 0, fmt.Errorf("read bucket %s: the connection was lost", kv.Bucket())
 				}
 				slices.SortFunc(all, func(a, b Replay) int { return strings.Compare(a.ID, b.ID) })
-				return all, nil
+				return all, last, nil
+			}
+			if strings.HasPrefix(entry.Key(), team+".") {
+				last = entry.Revision()
 			}
 			if r, ok := decodeReplay(entry); ok {
 				all = append(all, r)
