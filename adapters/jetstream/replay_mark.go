@@ -88,14 +88,17 @@ func (w *replaying) mark(ctx context.Context) error {
 	if err := w.log.flush(); err != nil {
 		return err
 	}
-	kv, err := w.bucket(ctx)
+	asking, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	kv, err := w.bucket(asking)
 	if err != nil {
 		return err
 	}
-	asking, cancel := context.WithTimeout(ctx, lookTimeout)
-	defer cancel()
 	next := w.Replay
 	next.Marked = time.Now().UTC()
+	if w.leaving {
+		next.Owner = ""
+	}
 	revision, err := kv.Update(asking, next.key(), next.encode(), w.revision)
 	if lostRace(err) {
 		return w.lost(asking, kv)
@@ -105,6 +108,18 @@ func (w *replaying) mark(ctx context.Context) error {
 	}
 	w.Marked, w.revision = next.Marked, revision
 	return nil
+}
+
+// leave marks that nobody copies, if the plan says that this process does. If it cannot, the mark
+// grows old.
+func (w *replaying) leave(ctx context.Context) {
+	if !w.claimed {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookTimeout)
+	defer cancel()
+	w.leaving = true
+	_ = w.mark(ctx) // whoever goes on looks at the copies, too
 }
 
 // lost finds out who has changed the plan meanwhile.

@@ -15,7 +15,8 @@ import (
 // Run copies the events of a replay that was begun, or goes on with one that was interrupted. It
 // blocks until all are copied, and tells now and then how far it has got. What stands in its way
 // for a while, such as a stream that is full or a server that is away, it tells too, and tries
-// again. So it tells of each event that is passed over, when it has counted it. The error is that of ctx, or says why it cannot go on; either way, the replay can be run again.
+// again. So it tells of each event that is passed over, when it has counted it. The error is that of ctx, or says why it cannot go on; either way, the replay can be run again, and the plan
+// does not say any more that this process copies.
 //
 // Copies are stored first and marked then. Whoever goes on looks at which copies are there, so
 // that none is made twice, also when the stream of the copies has forgotten their ids.
@@ -28,13 +29,12 @@ func (p *Replayer) Run(ctx context.Context, plan Replay, told func(Replay, error
 		case err == nil:
 			return w.Replay, nil
 		case ctx.Err() != nil:
-			ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookTimeout)
-			defer cancel()
-			if w.claimed {
-				_ = w.mark(ending) // whoever goes on looks at the copies, too
-			}
+			w.leave(ctx)
 			return w.Replay, ctx.Err()
-		case errors.Is(err, ErrReplayStopped), errors.Is(err, ErrReplayTaken), errors.Is(err, ErrReplayGone), errors.Is(err, ErrNoTeam):
+		case errors.Is(err, ErrNoTeam):
+			w.leave(ctx)
+			return w.Replay, err
+		case errors.Is(err, ErrReplayStopped), errors.Is(err, ErrReplayTaken), errors.Is(err, ErrReplayGone):
 			return w.Replay, err
 		case errors.Is(err, errLookAgain):
 			continue
@@ -61,6 +61,7 @@ type replaying struct {
 	told    func(Replay, error)
 	limit   *rate.Limiter
 	claimed bool // the plan says that it is this process's
+	leaving bool // the next mark says that nobody copies
 
 	have   map[uint64]uint64 // copies that are stored and not marked, by their originals
 	looked time.Time         // when they were looked for
@@ -82,7 +83,7 @@ func (w *replaying) pass(ctx context.Context) error {
 		return err
 	}
 	if !w.claimed {
-		if err := w.mark(ctx); err != nil {
+		if err := w.mark(context.WithoutCancel(ctx)); err != nil { // whether it is there has to be known
 			return err
 		}
 		w.claimed = true

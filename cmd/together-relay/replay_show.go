@@ -43,8 +43,8 @@ func replayLineOf(r jetstream.Replay, now time.Time) replayLine {
 	}
 }
 
-// replayState says in a word what becomes of the replay. Whether a process copies can only be
-// told from the marks that it makes.
+// replayState says in a word what becomes of the replay. A process that ends says so in the plan;
+// that one was killed can only be told from the marks that it does not make.
 func replayState(r jetstream.Replay, now time.Time) string {
 	quiet := 30 * time.Second
 	if r.Rate > 0 {
@@ -55,7 +55,7 @@ func replayState(r jetstream.Replay, now time.Time) string {
 		return r.State
 	case r.ID == "":
 		return "planned"
-	case now.Sub(r.Marked) > quiet:
+	case r.Owner == "", now.Sub(r.Marked) > quiet:
 		return "interrupted"
 	}
 	return "running"
@@ -138,7 +138,7 @@ func newReplayLs() *cobra.Command {
 		Short: "List the replays, and how far each has got",
 		Long: `Lists the replays whose events can still be there, oldest first. Delivered and acknowledged say how
 much of what was copied has been delivered to the team, and acknowledged by it or given up: none, some or all.
-One that was not done is running if a process has marked it within the last half minute, else interrupted.`,
+One that is not done is running or interrupted. After its process was killed it counts as running for half a minute.`,
 		Example: `  together-relay replay ls
   together-relay replay ls -o json`,
 		Args: cobra.NoArgs,

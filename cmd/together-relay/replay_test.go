@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -214,6 +215,87 @@ func TestReplayNeedsNoRelay(t *testing.T) {
 	}
 	if found := p.whereabouts(t, "evt_2"); len(found["evt_2"]) != 1 || found["evt_2"][0].Copies[0].State != "acknowledged" {
 		t.Errorf("where: %+v", found)
+	}
+}
+
+// However a replay ends in order, it counts as interrupted at once, and goes on from there.
+func TestReplayIsInterrupted(t *testing.T) {
+	t.Parallel()
+	const n = 200
+	ns := runNATS(t, server.Options{})
+	file := writeFile(t, filepath.Join(t.TempDir(), "relay.yaml"), "teams: {ml: {backoff: [30s], events: [batch.done]}}")
+	start := launch{env: append([]string{"NATS_URL=" + ns.ClientURL()}, withSecret...), args: []string{"--config=" + file}}
+	p := start.start(t).waitReady(t)
+	js := connect(t, ns.ClientURL())
+	var consumer jetstream.Consumer
+	eventually(t, "the consumer of copies is there", func() (ok bool) {
+		var err error
+		consumer, err = js.Consumer(t.Context(), "TOGETHER_REPLAY", "ml")
+		return err == nil
+	})
+	for i := range n {
+		p.mustSend(t, newBody(fmt.Sprint("evt_", i+1)), 200)
+	}
+	p.stop(t)
+	stream, err := js.Stream(t.Context(), "TOGETHER_REPLAY")
+	if err != nil {
+		t.Fatal(err)
+	}
+	room := func(messages int64) {
+		t.Helper()
+		cfg := stream.CachedInfo().Config
+		cfg.MaxMsgs = messages
+		if _, err := js.UpdateStream(t.Context(), cfg); err != nil {
+			t.Fatal(err)
+		}
+	}
+	args := []string{"replay", "--team=ml", "--all", "--rate=100"}
+	for _, c := range []struct {
+		name string
+		end  func(*exec.Cmd, *output)
+		said string
+	}{
+		{"SIGINT", func(cmd *exec.Cmd, _ *output) { _ = cmd.Process.Signal(syscall.SIGINT) }, "interrupted with "},
+		{"SIGTERM", func(cmd *exec.Cmd, _ *output) { _ = cmd.Process.Signal(syscall.SIGTERM) }, "interrupted with "},
+		{"an error", func(_ *exec.Cmd, stderr *output) {
+			room(1)
+			eventually(t, "it waits", func() bool { return strings.Contains(stderr.String(), "and waiting: ") })
+			if err := js.DeleteConsumer(t.Context(), "TOGETHER_REPLAY", "ml"); err != nil {
+				t.Error(err)
+			}
+		}, "no consumer of a team"},
+	} {
+		cmd, _, stderr := p.newVerb(t, args...)
+		info, err := stream.Info(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		goal := info.State.Msgs + 5
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "some are copied", func() bool { info, err := stream.Info(t.Context()); return err == nil && info.State.Msgs >= goal })
+		if line := p.theReplay(t); line.State != "running" {
+			t.Errorf("%s: before it, it is %+v", c.name, line)
+		}
+		c.end(cmd, stderr)
+		_ = cmd.Wait()
+		line := p.theReplay(t)
+		if line.State != "interrupted" || cmd.ProcessState.ExitCode() != exitFailed || !strings.Contains(stderr.String(), c.said) {
+			t.Errorf("%s: it is %+v, %s\n%s", c.name, line, cmd.ProcessState, stderr)
+		}
+		args = []string{"replay", "--resume=" + line.ID, "--rate=100"}
+	}
+	room(-1)
+	if _, err := js.CreateConsumer(t.Context(), "TOGETHER_REPLAY", consumer.CachedInfo().Config); err != nil {
+		t.Fatal(err)
+	}
+	if r := p.verb(t, args...); r.code != 0 {
+		t.Errorf("replay --resume: %+v", r)
+	}
+	originals, _ := p.copied(t, "ml")
+	if diff := cmp.Diff(numbers(1, n), originals); diff != "" {
+		t.Errorf("copies (-want +got):\n%s", diff)
 	}
 }
 
