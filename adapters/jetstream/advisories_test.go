@@ -221,7 +221,7 @@ func TestDeadLetterOfAReplay(t *testing.T) {
 	}
 	got := letters[0]
 	if got.Stream != "TOGETHER_REPLAY" || got.Team.Sequence != 2 || got.Team.Subject != "together.batch.done.ft-1" || got.Team.Replay != "again 1" ||
-		got.Team.ID != "evt_2" || got.Team.Source != "together" || got.raw.Get("ce-replay") != "again%201" || got.raw.Get("Relay-Copy") != "1" {
+		got.Team.ID != "evt_2" || got.Team.Source != "together" || got.event.Get("ce-replay") != "again%201" || got.Header["Relay-Copy"] != "1" {
 		t.Errorf("the letter is %+v of team %+v", got, got.Team)
 	}
 	original, err := got.Original()
@@ -378,7 +378,7 @@ func TestDeadLetterOfAGoneReplay(t *testing.T) {
 	newUndertaker(h.log).start(t)
 	h.settled(t)
 	got := readLetters(t, openReader(t, h.url))[0]
-	if got.Team.Reason != "gone" || got.Team.Sequence != 0 || got.Stream != "TOGETHER_REPLAY" || got.raw.Get("Relay-Copy") != "1" {
+	if got.Team.Reason != "gone" || got.Team.Sequence != 0 || got.Stream != "TOGETHER_REPLAY" || got.Header["Relay-Copy"] != "1" {
 		t.Errorf("the letter is %+v of team %+v", got, got.Team)
 	}
 }

@@ -73,7 +73,7 @@ type Letter struct {
 	Place
 	Broken error
 
-	raw nats.Header
+	event nats.Header // of the event that a team's is a copy of
 }
 
 // Place is where and since when a message is stored.

@@ -63,7 +63,7 @@ func encodeTeamLetter(letter relay.TeamLetter, about died, original *Original) *
 // decodeTeamLetter reads a team's letter back. Its header holds what is not said otherwise.
 func decodeTeamLetter(h nats.Header, data []byte) (Letter, error) {
 	team := &relay.TeamLetter{}
-	letter := Letter{DeadLetter: relay.DeadLetter{Delivery: relay.Delivery{Body: data, Header: map[string]string{}}}, Team: team, raw: h}
+	letter := Letter{DeadLetter: relay.DeadLetter{Delivery: relay.Delivery{Body: data, Header: map[string]string{}}}, Team: team, event: nats.Header{}}
 	var broken error
 	for name := range h {
 		value, err := unescapeValue(h.Get(name))
@@ -71,11 +71,14 @@ func decodeTeamLetter(h nats.Header, data []byte) (Letter, error) {
 		case err != nil && strings.HasPrefix(name, ours):
 			broken = errors.Join(broken, fmt.Errorf("decode header %s: %w", name, err))
 		case err != nil:
-			letter.Header[name] = h.Get(name) // of another hand, and kept as it is
+			letter.Header[name], letter.event[name] = h.Get(name), h[name] // of another hand, and kept as it is
 		default:
-			err = letter.note(name, value)
+			own, err := letter.note(name, value)
 			if err != nil {
 				broken = errors.Join(broken, fmt.Errorf("decode header %s: %w", name, err))
+			}
+			if !own {
+				letter.event[name] = h[name]
 			}
 		}
 	}
@@ -86,8 +89,8 @@ func decodeTeamLetter(h nats.Header, data []byte) (Letter, error) {
 	return letter, broken
 }
 
-// note takes a header of a team's letter in.
-func (l *Letter) note(name, value string) (err error) {
+// note takes a header of a team's letter in. Own says that it is the letter's, not the event's.
+func (l *Letter) note(name, value string) (own bool, err error) {
 	team := l.Team
 	switch name {
 	case reasonHeader:
@@ -110,6 +113,8 @@ func (l *Letter) note(name, value string) (err error) {
 		team.Sequence, err = strconv.ParseUint(value, 10, 64)
 	case receivedHeader:
 		team.Arrived, err = time.Parse(time.RFC3339Nano, value)
+	case copyHeader:
+		l.Header[name] = value
 	default:
 		switch name {
 		case attribute + "id":
@@ -122,8 +127,9 @@ func (l *Letter) note(name, value string) (err error) {
 		if !strings.HasPrefix(name, theirs) {
 			l.Header[name] = value
 		}
+		return false, nil
 	}
-	return err
+	return true, err
 }
 
 // Original is the event that a team's letter is a copy of. Without a copy there is none.
@@ -138,15 +144,7 @@ func (l Letter) Original() (Original, error) {
 	case l.Team.Subject == "" || l.Team.Sequence == 0:
 		return Original{}, errors.New("it does not say which event it is a copy of")
 	}
-	original := Original{Subject: l.Team.Subject, Sequence: l.Team.Sequence, Data: l.Body, Header: map[string][]string{}, Buried: l.Stored}
-	for name, values := range l.raw {
-		switch name {
-		case reasonHeader, detailHeader, teamHeader, sourceHeader, attemptsHeader, streamHeader, sequenceHeader, subjectHeader, receivedHeader, copyHeader, omittedHeader:
-		default:
-			original.Header[name] = values
-		}
-	}
-	return original, nil
+	return Original{Subject: l.Team.Subject, Sequence: l.Team.Sequence, Data: l.Body, Header: l.event, Buried: l.Stored}, nil
 }
 
 // fitTeamLetter leaves out of a letter what there is no room for, the least worthy first and the
