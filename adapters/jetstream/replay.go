@@ -41,34 +41,27 @@ func (o Original) carried() nats.Header {
 	return h
 }
 
-// A Copied says where the copy of an event lies, in the stream of the copies.
-type Copied struct {
-	Sequence  uint64
-	Duplicate bool // it was there before; Sequence is the first one's
-}
-
 // SendTo sends a copy of a stored event to one team alone, as part of the replay of that id. The
 // same event of the same replay, sent again within the deduplication window, is not a second copy.
 // It blocks until the copy is stored and on disk, as far as that is the relay's business, and
 // fails as Append does.
-func (l *Log) SendTo(ctx context.Context, team string, original Original, replay string) (Copied, error) {
-	got, err := l.copyTo(ctx, team, original, replay)
-	if err != nil {
-		return Copied{}, err
+func (l *Log) SendTo(ctx context.Context, team string, original Original, replay string) error {
+	if _, err := l.copyTo(ctx, team, original, replay); err != nil {
+		return err
 	}
-	return got, l.flush()
+	return l.flush()
 }
 
 // copyTo is SendTo whose copy need not be on disk yet.
-func (l *Log) copyTo(ctx context.Context, team string, original Original, replay string) (Copied, error) {
+func (l *Log) copyTo(ctx context.Context, team string, original Original, replay string) (ack, error) {
 	if err := ctx.Err(); err != nil {
-		return Copied{}, err
+		return ack{}, err
 	}
 	got, err := l.store(replayStream(l.cfg.Stream), copyOf(team, original, replay), l.acks.publish)
 	if err != nil {
-		return Copied{}, fmt.Errorf("copy event %d for team %s: %w", original.Sequence, team, err)
+		return ack{}, fmt.Errorf("copy event %d for team %s: %w", original.Sequence, team, err)
 	}
-	return Copied{got.sequence, got.duplicate}, nil
+	return got, nil
 }
 
 // Receives says why copies for the team alone would reach nobody: ErrNoTeam, if there is no

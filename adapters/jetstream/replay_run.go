@@ -167,7 +167,7 @@ func (w *replaying) copyOne(ctx context.Context, msg jetstream.Msg, at Place) er
 		if err != nil {
 			return err
 		}
-		copied = got.Sequence
+		copied = got.sequence
 	}
 	w.Copied++
 	w.Last, w.Copy = at.Sequence, copied

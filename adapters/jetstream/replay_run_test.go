@@ -318,7 +318,7 @@ func TestReplayIsInterrupted(t *testing.T) {
 			h.relay(t, ProvisionCreate, newTeam("ml", ">"))
 			// Another team's copies stand where this replay's were.
 			for range plan.Copy {
-				if _, err := h.log.SendTo(t.Context(), "billing", h.original(t, 1), newOwner()); err != nil {
+				if err := h.log.SendTo(t.Context(), "billing", h.original(t, 1), newOwner()); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -638,7 +638,7 @@ func TestReplaysOfTheSameEvents(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, seq := range sequences(1, 30, 1) {
-		if _, err := h.log.SendTo(t.Context(), "ml", h.original(t, seq), "another"); err != nil {
+		if err := h.log.SendTo(t.Context(), "ml", h.original(t, seq), "another"); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -667,7 +667,7 @@ func TestReplayThatSlept(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() { _, err := p.Run(t.Context(), plan, silent); ended <- err }()
 	eventually(t, "the first is copied", func() bool { return len(h.copies(t, "ml")) == 1 })
-	if _, err := h.log.SendTo(t.Context(), "ml", h.original(t, 2), plan.ID); err != nil {
+	if err := h.log.SendTo(t.Context(), "ml", h.original(t, 2), plan.ID); err != nil {
 		t.Fatal(err)
 	}
 	if err := <-ended; err != nil {

@@ -129,11 +129,11 @@ func TestWhere(t *testing.T) {
 
 	// Copies have a place of their own.
 	for _, replay := range []string{"r1", "r2"} {
-		if _, err := h.log.SendTo(t.Context(), "ml", h.original(t, 4), replay); err != nil {
+		if err := h.log.SendTo(t.Context(), "ml", h.original(t, 4), replay); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if _, err := h.log.SendTo(t.Context(), "ml", h.original(t, 3), "r3"); err != nil {
+	if err := h.log.SendTo(t.Context(), "ml", h.original(t, 3), "r3"); err != nil {
 		t.Fatal(err)
 	}
 	expect("with copies", []string{"acknowledged; r1 copy 1 pending; r2 copy 2 pending", "acknowledged", "not_subscribed; r3 copy 3 pending"}, 4, 5, 3)
@@ -142,7 +142,7 @@ func TestWhere(t *testing.T) {
 	expect("when one is taken", []string{"acknowledged; r1 copy 1 acknowledged; r2 copy 2 waiting", "not_subscribed; r3 copy 3 pending"}, 4, 3)
 
 	// A copy that no consumer takes.
-	if _, err := h.log.SendTo(t.Context(), "nobody", h.original(t, 1), "r4"); err != nil {
+	if err := h.log.SendTo(t.Context(), "nobody", h.original(t, 1), "r4"); err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff([]string{"not_subscribed; r4 copy 4 pending"}, h.where(t, "nobody", 1)); diff != "" {
@@ -173,7 +173,7 @@ func TestWhereIsWhatDied(t *testing.T) {
 	}
 
 	h.bury(t, "ml", "TOGETHER", 2, 0, "terminated")
-	if _, err := h.log.SendTo(t.Context(), "ml", h.original(t, 2), "dlq-1"); err != nil {
+	if err := h.log.SendTo(t.Context(), "ml", h.original(t, 2), "dlq-1"); err != nil {
 		t.Fatal(err)
 	}
 	h.bury(t, "ml", "TOGETHER_REPLAY", 2, 1, "max_deliver")

@@ -142,6 +142,6 @@ func (r *retrier) send(ctx context.Context, letter jetstream.Letter) (string, er
 	if err != nil {
 		return "", err
 	}
-	_, err = r.log.SendTo(ctx, letter.Team.Team, original, fmt.Sprint(jetstream.LetterReplay, letter.Sequence))
+	err = r.log.SendTo(ctx, letter.Team.Team, original, fmt.Sprint(jetstream.LetterReplay, letter.Sequence))
 	return fmt.Sprintf("sent\t%s\t%s", whose(letter), printable(letter.Team.ID)), err
 }
