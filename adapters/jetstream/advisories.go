@@ -36,13 +36,6 @@ type Told struct {
 	Counted    func(LetterCounts)     // every ten seconds
 }
 
-// LetterCounts is how many dead letters are stored.
-type LetterCounts struct {
-	Deliveries uint64
-	Teams      map[string]map[string]uint64 // by team and reason
-	Waiting    uint64                       // advisories of which no letter was made yet
-}
-
 // Advisories returns the maker of the teams' dead letters. It does nothing until Run.
 func (l *Log) Advisories(log zerolog.Logger, tell Told) *Advisories {
 	return &Advisories{events: l, log: log, tell: tell, wait: advisoryWait, leaderEvery: leaderEvery}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"sort"
-	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -159,40 +158,4 @@ func nextLetter(ctx context.Context, stream jetstream.Stream, seq uint64, filter
 		return nil, fmt.Errorf("read the dead letters: %w", err)
 	}
 	return raw, nil
-}
-
-// countLetters asks the server how many dead letters there are.
-func countLetters(ctx context.Context, js jetstream.JetStream, events string) (LetterCounts, error) {
-	ctx, cancel := context.WithTimeout(ctx, makeTimeout)
-	defer cancel()
-	counts := LetterCounts{Teams: map[string]map[string]uint64{}}
-	stream, err := js.Stream(ctx, deadStream(events))
-	if err != nil {
-		return counts, fmt.Errorf("look at stream %s: %w", deadStream(events), err)
-	}
-	info, err := stream.Info(ctx, jetstream.WithSubjectFilter(deadRoot+".dlq.>"))
-	if err != nil {
-		return counts, fmt.Errorf("look at stream %s: %w", deadStream(events), err)
-	}
-	for subject, n := range info.State.Subjects {
-		tokens := strings.Split(subject, ".")
-		if len(tokens) != 5 || tokens[2] != "team" {
-			counts.Deliveries += n
-			continue
-		}
-		if counts.Teams[tokens[3]] == nil {
-			counts.Teams[tokens[3]] = map[string]uint64{}
-		}
-		counts.Teams[tokens[3]][tokens[4]] += n
-	}
-	consumer, err := js.Consumer(ctx, advisoryStream(events), advisoryConsumer)
-	switch {
-	case errors.Is(err, jetstream.ErrConsumerNotFound), errors.Is(err, jetstream.ErrStreamNotFound):
-		return counts, nil
-	case err != nil:
-		return counts, fmt.Errorf("look at consumer %s: %w", advisoryConsumer, err)
-	}
-	waiting := consumer.CachedInfo()
-	counts.Waiting = waiting.NumPending + uint64(waiting.NumAckPending)
-	return counts, nil
 }

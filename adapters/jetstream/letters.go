@@ -80,11 +80,6 @@ func (r *Reader) LastLetter(ctx context.Context) (uint64, error) {
 	return stream.CachedInfo().State.LastSeq, nil
 }
 
-// LetterCounts says how many dead letters are stored.
-func (r *Reader) LetterCounts(ctx context.Context) (LetterCounts, error) {
-	return countLetters(ctx, r.js, r.stream)
-}
-
 // ErrNoLetter says that there is no dead letter of that number.
 var ErrNoLetter = errors.New("no such dead letter")
 
@@ -118,4 +113,52 @@ func (r *Reader) Drop(ctx context.Context, seq uint64) error {
 		return fmt.Errorf("drop dead letter %d: %w", seq, err)
 	}
 	return nil
+}
+
+// LetterCounts is how many dead letters are stored.
+type LetterCounts struct {
+	Deliveries uint64
+	Teams      map[string]map[string]uint64 // by team and reason
+	Waiting    uint64                       // advisories of which no letter was made yet
+}
+
+// LetterCounts says how many dead letters are stored.
+func (r *Reader) LetterCounts(ctx context.Context) (LetterCounts, error) {
+	return countLetters(ctx, r.js, r.stream)
+}
+
+// countLetters asks the server how many dead letters there are.
+func countLetters(ctx context.Context, js jetstream.JetStream, events string) (LetterCounts, error) {
+	ctx, cancel := context.WithTimeout(ctx, makeTimeout)
+	defer cancel()
+	counts := LetterCounts{Teams: map[string]map[string]uint64{}}
+	stream, err := js.Stream(ctx, deadStream(events))
+	if err != nil {
+		return counts, fmt.Errorf("look at stream %s: %w", deadStream(events), err)
+	}
+	info, err := stream.Info(ctx, jetstream.WithSubjectFilter(deadRoot+".dlq.>"))
+	if err != nil {
+		return counts, fmt.Errorf("look at stream %s: %w", deadStream(events), err)
+	}
+	for subject, n := range info.State.Subjects {
+		tokens := strings.Split(subject, ".")
+		if len(tokens) != 5 || tokens[2] != "team" {
+			counts.Deliveries += n
+			continue
+		}
+		if counts.Teams[tokens[3]] == nil {
+			counts.Teams[tokens[3]] = map[string]uint64{}
+		}
+		counts.Teams[tokens[3]][tokens[4]] += n
+	}
+	consumer, err := js.Consumer(ctx, advisoryStream(events), advisoryConsumer)
+	switch {
+	case errors.Is(err, jetstream.ErrConsumerNotFound), errors.Is(err, jetstream.ErrStreamNotFound):
+		return counts, nil
+	case err != nil:
+		return counts, fmt.Errorf("look at consumer %s: %w", advisoryConsumer, err)
+	}
+	waiting := consumer.CachedInfo()
+	counts.Waiting = waiting.NumPending + uint64(waiting.NumAckPending)
+	return counts, nil
 }
