@@ -95,11 +95,7 @@ func (d died) letter(original *Original, stored time.Time, prefixes map[string]s
 	if ev, err := decode(original.Header, original.Data); err == nil {
 		letter.ID, letter.Type = ev.CloudEvent.ID(), ev.CloudEvent.Type()
 		letter.Replay, _ = ev.CloudEvent.Extensions()[strings.TrimPrefix(replayHeader, attribute)].(string)
-		if recorded, ok := ev.CloudEvent.Extensions()["recordedtime"].(string); ok {
-			if when, err := time.Parse(time.RFC3339Nano, recorded); err == nil {
-				letter.Arrived = when
-			}
-		}
+		letter.Arrived = Message{Event: ev, Place: Place{Stored: stored}}.Received()
 	}
 	return letter
 }

@@ -63,6 +63,15 @@ type Message struct {
 	Broken error // why the message could not be read as an event
 }
 
+// Received is when a relay got the event, or when it was stored if the event does not say.
+func (m Message) Received() time.Time {
+	recorded, _ := m.CloudEvent.Extensions()["recordedtime"].(string)
+	if when, err := time.Parse(time.RFC3339Nano, recorded); err == nil {
+		return when
+	}
+	return m.Stored
+}
+
 // A Letter is a dead letter as it lies in the stream: a delivery's, or a team's.
 type Letter struct {
 	relay.DeadLetter                   // of a team's: what the two have in common

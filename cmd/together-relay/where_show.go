@@ -102,10 +102,7 @@ func lineOf(m jetstream.Message) whereLine {
 	}
 	line.ID, line.Type, line.Resource = m.CloudEvent.ID(), bareType(m), m.Resource
 	line.Ingress, _ = m.CloudEvent.Extensions()["ingress"].(string)
-	recorded, _ := m.CloudEvent.Extensions()["recordedtime"].(string)
-	if when, err := time.Parse(time.RFC3339Nano, recorded); err == nil {
-		line.Received = &when
-	}
+	line.Received = timeOrNil(m.Received())
 	return line
 }
 
