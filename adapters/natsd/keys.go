@@ -182,10 +182,10 @@ func (k *Keys) make(user string) (hash string, err error) {
 	if err != nil {
 		return "", err
 	}
-	if err := k.write(user, passwordEnd, password); err != nil {
+	if err := WritePrivate(k.path(user, passwordEnd), []byte(password+"\n")); err != nil {
 		return "", err
 	}
-	return hash, k.write(user, hashEnd, hash)
+	return hash, WritePrivate(k.path(user, hashEnd), []byte(hash+"\n"))
 }
 
 // newPassword is 256 random bits, and their hash at bcrypt's least cost. A higher one makes
@@ -222,28 +222,6 @@ func (k *Keys) read(user, end string) (string, error) {
 	return "", fmt.Errorf("read keys: %s is empty: %w", k.path(user, end), fs.ErrNotExist)
 }
 
-// write puts the file there in one step, readable for its owner alone. It is on disk after a
-// flush, where the machine has one, and at once where it has none.
-func (k *Keys) write(user, end, text string) (err error) {
-	file, err := os.CreateTemp(k.dir, ".new-*") // its mode is 0600
-	if err != nil {
-		return fmt.Errorf("write keys: %w", err)
-	}
-	_, err = file.WriteString(text + "\n")
-	if !canFlush {
-		err = errors.Join(err, file.Sync())
-	}
-	err = errors.Join(err, file.Close())
-	if err == nil {
-		err = os.Rename(file.Name(), k.path(user, end))
-	}
-	if err != nil {
-		_ = os.Remove(file.Name())
-		return fmt.Errorf("write keys: %w", err)
-	}
-	return nil
-}
-
 // locked makes the directory and holds its lock while do runs. It blocks until it has it.
 func (k *Keys) locked(do func() error) error {
 	if err := os.MkdirAll(filepath.Dir(k.dir), 0o750); err != nil {
@@ -257,4 +235,23 @@ func (k *Keys) locked(do func() error) error {
 		return fmt.Errorf("lock keys: %w", err)
 	}
 	return errors.Join(do(), lock.Close())
+}
+
+// WritePrivate replaces the file in one step: whoever reads it, also after a power cut, finds the old one
+// or the new one whole. It is readable for its owner alone.
+func WritePrivate(path string, text []byte) (err error) {
+	file, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*") // its mode is 0600
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	_, err = file.Write(text)
+	err = errors.Join(err, file.Sync(), file.Close())
+	if err == nil {
+		err = os.Rename(file.Name(), path)
+	}
+	if err != nil {
+		_ = os.Remove(file.Name())
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return nil
 }

@@ -1,10 +1,7 @@
 package main
 
 import (
-	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"regexp"
 	"strings"
 
@@ -51,7 +48,7 @@ hashes alone.`,
 			if err != nil {
 				return err
 			}
-			if err := writePrivate(password, []byte(word+"\n")); err != nil {
+			if err := natsd.WritePrivate(password, []byte(word+"\n")); err != nil {
 				return err
 			}
 		}
@@ -59,7 +56,7 @@ hashes alone.`,
 			_, err := cmd.OutOrStdout().Write(text)
 			return err
 		}
-		if err := writePrivate(out, text); err != nil {
+		if err := natsd.WritePrivate(out, text); err != nil {
 			return err
 		}
 		fmt.Fprintf(cmd.ErrOrStderr(), "%s holds the accounts of %s now; reload NATS if it runs\n", out, several(len(s.teams), "team"))
@@ -82,23 +79,4 @@ func (s *settings) natsConfig(account string) ([]byte, error) {
 		return nil, err
 	}
 	return outside.Config()
-}
-
-// writePrivate replaces the file in one step: whoever reads it, also after a power cut, finds the old one
-// or the new one whole. It is readable for its owner alone.
-func writePrivate(path string, text []byte) (err error) {
-	file, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*") // its mode is 0600
-	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	_, err = file.Write(text)
-	err = errors.Join(err, file.Sync(), file.Close())
-	if err == nil {
-		err = os.Rename(file.Name(), path)
-	}
-	if err != nil {
-		_ = os.Remove(file.Name())
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	return nil
 }
