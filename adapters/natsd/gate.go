@@ -34,6 +34,7 @@ type gate struct {
 	most     int           // connections of a team at one time
 	waysBack int           // from which on somebody is in the way
 	unread   atomic.Int64  // bytes that a team may leave unread
+	tick     *time.Ticker  // when it is looked what teams have; it stands still before there is one
 
 	setting  sync.Mutex // held while the teams are set
 	ns       *server.Server
@@ -77,6 +78,8 @@ func newGate(keys *Keys, streams []string, log zerolog.Logger) (*gate, error) {
 		slots: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)), ready: make(chan struct{}), accounts: map[string]*server.Account{}, in: map[uint64]*login{},
 	}
 	g.unread.Store(mostUnread)
+	g.tick = time.NewTicker(thinEvery)
+	g.tick.Stop()
 	g.logins = map[string]*login{RelayUser: g.relay()}
 	return g, nil
 }
@@ -274,6 +277,9 @@ func (g *gate) swap(next map[string]*login, open bool) {
 	}
 	g.mu.Unlock()
 
+	if !open {
+		g.tick.Reset(thinEvery)
+	}
 	for _, id := range out {
 		_ = g.ns.DisconnectClientByID(id) // it may be gone
 	}

@@ -30,13 +30,12 @@ const (
 
 // thin puts out teams that have too much, until ctx is done.
 func (g *gate) thin(ctx context.Context) {
-	tick := time.NewTicker(thinEvery)
-	defer tick.Stop()
+	defer g.tick.Stop()
 	for n := 1; ; n++ {
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case <-g.tick.C:
 		}
 		crowds := g.crowds()
 		if len(crowds) == 0 && (n%unreadEvery > 0 || g.ns.NumClients() <= int(g.unread.Load()/server.MAX_PENDING_SIZE)) {
