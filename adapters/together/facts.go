@@ -66,22 +66,7 @@ func (o *origin) fact(typ, resource, discriminator string, at time.Time, data an
 	}
 	encoded := compact(typ, data)
 	fields, _, _ := readBody(encoded) // it was made a moment ago
-	kind := event.ApplicationJSON
-	ctx := &event.EventContextV1{
-		ID:              factID(typ, resource, discriminator),
-		Source:          o.uri,
-		Type:            TypePrefix + typ,
-		Time:            &types.Timestamp{Time: at.UTC()},
-		DataContentType: &kind,
-		DataSchema:      o.schemas[typ],
-		Extensions: map[string]any{
-			"recordedtime": types.Timestamp{Time: now},
-			"ingress":      "api",
-		},
-	}
-	if len(resource) <= maxSubject {
-		ctx.Subject = &resource
-	}
+	ctx := o.context("api", factID(typ, resource, discriminator), typ, resource, at.UTC(), now)
 	return relay.Fact{
 		Key: factKey(typ, discriminator),
 		Event: relay.Event{
@@ -90,6 +75,28 @@ func (o *origin) fact(typ, resource, discriminator string, at time.Time, data an
 			Shared: true, Fact: sharedFact(typ, discriminator), Fields: fields,
 		},
 	}
+}
+
+// context dresses an event that came by an ingress. It is filled by hand: the setters of the SDK
+// trim what they are given, and an id is the sender's business.
+func (o *origin) context(ingress, id, typ, resource string, at, recorded time.Time) *event.EventContextV1 {
+	kind := event.ApplicationJSON
+	ctx := &event.EventContextV1{
+		ID:              id,
+		Source:          o.uri,
+		Type:            TypePrefix + typ,
+		Time:            &types.Timestamp{Time: at},
+		DataContentType: &kind,
+		DataSchema:      o.schemas[typ],
+		Extensions: map[string]any{
+			"recordedtime": types.Timestamp{Time: recorded},
+			"ingress":      ingress,
+		},
+	}
+	if len(resource) <= maxSubject {
+		ctx.Subject = &resource
+	}
+	return ctx
 }
 
 // compact is JSON without the escapes that are meant for HTML.

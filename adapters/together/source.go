@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/cloudevents/sdk-go/v2/event"
-	"github.com/cloudevents/sdk-go/v2/types"
 
 	"together-relay/relay"
 )
@@ -35,10 +34,9 @@ type Config struct {
 
 // A Source opens the deliveries of one kind of sender. It is safe for concurrent use.
 type Source struct {
-	cfg     Config
-	uri     types.URIRef
-	schemas map[string]*types.URI
-	ring    atomic.Pointer[keyring]
+	cfg  Config
+	from origin
+	ring atomic.Pointer[keyring]
 }
 
 // NewSource returns a source that accepts what any of the secrets signed. There must
@@ -51,7 +49,7 @@ func NewSource(cfg Config, secrets [][]byte) (*Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Source{cfg: cfg, uri: from.uri, schemas: from.schemas}
+	s := &Source{cfg: cfg, from: from}
 	return s, s.Rotate(secrets)
 }
 
@@ -133,29 +131,13 @@ func (s *Source) checkAge(stamp string, arrived time.Time) error {
 	return nil
 }
 
-// cloudEvent dresses the envelope. The context is filled by hand: the setters of the
-// SDK trim what they are given, and an id is the sender's business.
+// cloudEvent dresses the envelope.
 func (s *Source) cloudEvent(d relay.Delivery, env envelope) event.Event {
 	when := env.created
 	if when.IsZero() {
 		when = d.Arrived
 	}
-	json := event.ApplicationJSON
-	ctx := &event.EventContextV1{
-		ID:              env.id,
-		Source:          s.uri,
-		Type:            TypePrefix + env.typ,
-		Time:            &types.Timestamp{Time: when},
-		DataContentType: &json,
-		Extensions: map[string]any{
-			"recordedtime": types.Timestamp{Time: d.Arrived},
-			"ingress":      "webhook",
-		},
-	}
-	if len(env.resource) <= maxSubject {
-		ctx.Subject = &env.resource
-	}
-	ctx.DataSchema = s.schemas[env.typ]
+	ctx := s.from.context("webhook", env.id, env.typ, env.resource, when, d.Arrived)
 	if traced(d.Header[TraceHeaders[0]]) {
 		for _, name := range TraceHeaders {
 			if v := d.Header[name]; v != "" {
