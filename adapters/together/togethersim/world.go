@@ -157,24 +157,13 @@ func forget[T job](all []T, before time.Time) []T {
 
 // all are the jobs of all kinds.
 func (w *World) all() []job {
-	var all []job
-	for _, j := range w.fineTunes {
-		all = append(all, j)
-	}
-	for _, j := range w.batches {
-		all = append(all, j)
-	}
-	for _, j := range w.evaluations {
-		all = append(all, j)
-	}
-	for _, j := range w.files {
-		all = append(all, j)
-	}
-	for _, j := range w.videos {
-		all = append(all, j)
-	}
-	for _, j := range w.queueJobs {
-		all = append(all, j)
+	return slices.Concat(jobs(w.fineTunes), jobs(w.batches), jobs(w.evaluations), jobs(w.files), jobs(w.videos), jobs(w.queueJobs))
+}
+
+func jobs[T job](of []T) []job {
+	all := make([]job, len(of))
+	for i, j := range of {
+		all[i] = j
 	}
 	return all
 }
