@@ -68,14 +68,7 @@ func (p *Provider) Remove(id string) {
 }
 
 // Hide leaves a job out of lists that is still there.
-func (p *Provider) Hide(id string, hidden bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.hide == nil {
-		p.hide = map[string]bool{}
-	}
-	p.hide[id] = hidden
-}
+func (p *Provider) Hide(id string, hidden bool) { turn(p, &p.hide, id, hidden) }
 
 // Fail makes lists fail; nil ends that.
 func (p *Provider) Fail(err error) {
@@ -85,33 +78,22 @@ func (p *Provider) Fail(err error) {
 }
 
 // Stick makes the details of a job fail; nil ends that.
-func (p *Provider) Stick(id string, err error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.stuck == nil {
-		p.stuck = map[string]error{}
-	}
-	p.stuck[id] = err
-}
+func (p *Provider) Stick(id string, err error) { turn(p, &p.stuck, id, err) }
 
 // Lose makes the search for a job fail; nil ends that.
-func (p *Provider) Lose(id string, err error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.lost == nil {
-		p.lost = map[string]error{}
-	}
-	p.lost[id] = err
-}
+func (p *Provider) Lose(id string, err error) { turn(p, &p.lost, id, err) }
 
 // Past dates the facts of that name back to before all clocks.
-func (p *Provider) Past(name string) {
+func (p *Provider) Past(name string) { turn(p, &p.past, name, true) }
+
+// turn sets one of the dials.
+func turn[T any](p *Provider, dial *map[string]T, name string, to T) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.past == nil {
-		p.past = map[string]bool{}
+	if *dial == nil {
+		*dial = map[string]T{}
 	}
-	p.past[name] = true
+	(*dial)[name] = to
 }
 
 // Asked is how often something was asked for: "list", "find <id>", "tell <id>".
