@@ -527,6 +527,29 @@ func TestDeadLetterOfTheTeamBefore(t *testing.T) {
 	eventually(t, "there is another letter", func() bool { return h.state(t, "TOGETHER_DLQ").Msgs == 1 })
 }
 
+// What the envelope says beside its known members is not escaped, and need not be.
+func TestDeadLetterOfAnEnvelopeWithAPercentSign(t *testing.T) {
+	t.Parallel()
+	h := newTeamHouse(t)
+	h.relay(t, ProvisionCreate, newTeam("ml", ">"))
+	ev := relaytest.NewEvent("together", "sale", `{}`)
+	ev.Members = []byte(`{"note":"50% off, 10%25"}`)
+	if _, err := h.log.Append(t.Context(), ev); err != nil {
+		t.Fatal(err)
+	}
+	h.terminate(t, "TOGETHER", "ml", "no")
+	newUndertaker(h.log).start(t)
+	h.settled(t)
+	letters := readLetters(t, openReader(t, h.url))
+	if len(letters) != 1 || letters[0].Broken != nil {
+		t.Fatalf("letters %+v", letters)
+	}
+	original, err := letters[0].Original()
+	if err != nil || !slices.Equal(original.Header[envelopeHeader], []string{string(ev.Members)}) {
+		t.Errorf("Original = %+v, %v", original, err)
+	}
+}
+
 // Headers that no client can read are not in the letter, and it is made all the same.
 func TestDeadLetterWithoutHeaders(t *testing.T) {
 	t.Parallel()

@@ -68,7 +68,7 @@ func decodeTeamLetter(h nats.Header, data []byte) (Letter, error) {
 	for name := range h {
 		value, err := unescapeValue(h.Get(name))
 		switch {
-		case err != nil && strings.HasPrefix(name, ours):
+		case err != nil && strings.HasPrefix(name, ours) && name != envelopeHeader: // which is not escaped
 			broken = errors.Join(broken, fmt.Errorf("decode header %s: %w", name, err))
 		case err != nil:
 			letter.Header[name], letter.event[name] = h.Get(name), h[name] // of another hand, and kept as it is
