@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -22,20 +24,28 @@ type ack struct {
 }
 
 // acks sends messages and brings each sender its acknowledgement, all by one subscription.
-// It does what a request of nats.go does, with less to allocate for each.
+// It does what a request of nats.go does, with less to allocate for each. Messages that are sent at
+// the same moment share a write to the server.
 type acks struct {
 	nc    *nats.Conn
-	inbox string // replies come to <inbox>.<number>
+	inbox string // replies come to this and a number
 
 	mu      sync.Mutex
 	last    uint64
 	waiting map[uint64]*waiter
+	ready   []*waiter // whose messages the first one of them sends
+	sweeper *time.Timer
+	sweeps  bool // the sweeper is set
+
+	sending sync.RWMutex // held for reading while messages are being sent
 }
 
 // A waiter is one sender that waits. It is used again and again.
 type waiter struct {
-	reply chan reply
-	timer *time.Timer
+	reply    chan reply
+	deadline time.Time
+	msg      *nats.Msg
+	number   uint64
 }
 
 type reply struct {
@@ -43,30 +53,32 @@ type reply struct {
 	err error
 }
 
-var waiters = sync.Pool{New: func() any {
-	w := &waiter{reply: make(chan reply, 1), timer: time.NewTimer(time.Hour)}
-	w.timer.Stop()
-	return w
-}}
+var waiters = sync.Pool{New: func() any { return &waiter{reply: make(chan reply, 1)} }}
 
 func newAcks(nc *nats.Conn) (*acks, error) {
-	a := &acks{nc: nc, inbox: nc.NewRespInbox(), waiting: map[uint64]*waiter{}}
-	_, err := nc.Subscribe(a.inbox+".*", a.take)
+	a := &acks{nc: nc, inbox: nc.NewRespInbox() + ".", waiting: map[uint64]*waiter{}}
+	a.sweeper = time.AfterFunc(time.Hour, a.sweep)
+	a.sweeper.Stop()
+	_, err := nc.Subscribe(a.inbox+"*", a.take)
 	return a, err
 }
 
-// take hands a reply to whoever waits for it. One that nobody waits for came too late.
+// take hands a reply to whoever waits for it.
 func (a *acks) take(msg *nats.Msg) {
-	number, err := strconv.ParseUint(msg.Subject[strings.LastIndexByte(msg.Subject, '.')+1:], 10, 64)
-	if err != nil {
-		return
+	number, err := strconv.ParseUint(strings.TrimPrefix(msg.Subject, a.inbox), 10, 64)
+	if err == nil {
+		a.answer(number, reply{msg: msg})
 	}
+}
+
+// answer ends a wait, unless it has ended.
+func (a *acks) answer(number uint64, r reply) {
 	a.mu.Lock()
 	w := a.waiting[number]
 	delete(a.waiting, number)
 	a.mu.Unlock()
 	if w != nil {
-		w.reply <- reply{msg: msg}
+		w.reply <- r
 	}
 }
 
@@ -82,39 +94,74 @@ func (a *acks) drop() {
 	clear(a.waiting)
 }
 
-// request sends the message and blocks until its reply, until the deadline, or until the
-// connection is lost.
+// sweepEach is how often deadlines are looked at, so that a wait needs no timer of its own.
+const sweepEach = 50 * time.Millisecond
+
+// sweep ends the waits whose deadlines are over.
+func (a *acks) sweep() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	now := time.Now()
+	for number, w := range a.waiting {
+		if now.After(w.deadline) {
+			delete(a.waiting, number)
+			w.reply <- reply{err: context.DeadlineExceeded}
+		}
+	}
+	if a.sweeps = len(a.waiting) > 0; a.sweeps {
+		a.sweeper.Reset(sweepEach)
+	}
+}
+
+// request sends the message and blocks until its reply, until the deadline or a moment after it, or
+// until the connection is lost. Nobody else uses the message afterwards.
 func (a *acks) request(msg *nats.Msg, deadline time.Time) (*nats.Msg, error) {
 	w := waiters.Get().(*waiter)
 	defer waiters.Put(w)
-	w.timer.Reset(time.Until(deadline))
-	defer w.timer.Stop()
+	w.msg, w.deadline = msg, deadline
+	a.send(w)
+	r := <-w.reply
+	if r.err != nil { // what has an answer was sent; this may be ready or on its way
+		a.sending.Lock()
+		defer a.sending.Unlock()
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.ready = slices.DeleteFunc(a.ready, func(other *waiter) bool { return other == w })
+	}
+	return r.msg, r.err
+}
 
+// send sends the waiter's message, or leaves that to another one. Of those who come at the same
+// moment the first one sends all.
+func (a *acks) send(w *waiter) {
 	a.mu.Lock()
 	a.last++
-	number := a.last
-	a.waiting[number] = w
+	w.number = a.last
+	w.msg.Reply = string(strconv.AppendUint(append(make([]byte, 0, 64), a.inbox...), w.number, 10))
+	a.waiting[w.number] = w
+	a.ready = append(a.ready, w)
+	if !a.sweeps {
+		a.sweeps = true
+		a.sweeper.Reset(sweepEach)
+	}
+	first := len(a.ready) == 1
 	a.mu.Unlock()
-
-	msg.Reply = a.inbox + "." + strconv.FormatUint(number, 10)
-	err := a.nc.PublishMsg(msg)
-	if err == nil {
-		select {
-		case r := <-w.reply:
-			return r.msg, r.err
-		case <-w.timer.C:
-			err = context.DeadlineExceeded
+	if !first {
+		return
+	}
+	runtime.Gosched() // whoever can run now comes, too
+	a.sending.RLock()
+	defer a.sending.RUnlock()
+	a.mu.Lock()
+	now := a.ready
+	a.ready = make([]*waiter, 0, 8)
+	a.mu.Unlock()
+	for _, w := range now {
+		number := w.number // once it is sent, the waiter may be another one's
+		if err := a.nc.PublishMsg(w.msg); err != nil {
+			a.answer(number, reply{err: err})
 		}
 	}
-	a.mu.Lock()
-	_, still := a.waiting[number]
-	delete(a.waiting, number)
-	a.mu.Unlock()
-	if !still { // the reply came at the same moment
-		r := <-w.reply
-		return r.msg, r.err
-	}
-	return nil, err
 }
 
 // publish sends the message until the stream acknowledges or refuses it, or until the

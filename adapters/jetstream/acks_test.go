@@ -5,7 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -154,5 +157,82 @@ func TestNoLeaderIsWaitedOut(t *testing.T) {
 	}
 	if err := <-done; err != nil {
 		t.Error(err)
+	}
+}
+
+// A sender writes over its message as soon as the request has ended, whatever the end was.
+func TestRequestLeavesItsMessageAlone(t *testing.T) {
+	t.Parallel()
+	ns := startServer(t, t.TempDir(), -1)
+	nc, err := nats.Connect(ns.ClientURL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	sub, err := nc.SubscribeSync("own.*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := sub.SetPendingLimits(-1, -1); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := nc.Subscribe("own.*", func(msg *nats.Msg) { _ = msg.Respond([]byte("ok")) }); err != nil {
+		t.Fatal(err)
+	}
+	a, err := newAcks(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var senders sync.WaitGroup
+	var answered, late, dropped atomic.Int64
+	for i := range 32 {
+		senders.Go(func() {
+			msg := nats.NewMsg("own." + strconv.Itoa(i))
+			for n := range 400 {
+				text := fmt.Sprintf("<%d-%d>", i, n)
+				msg.Header["N"] = []string{text}
+				msg.Data = append(msg.Data[:0], strings.Repeat(text, 200)...)
+				_, err := a.request(msg, time.Now())
+				switch {
+				case err == nil:
+					answered.Add(1)
+				case errors.Is(err, context.DeadlineExceeded):
+					late.Add(1)
+				case errors.Is(err, errConnectionLost):
+					dropped.Add(1)
+				default:
+					t.Error(err)
+				}
+			}
+		})
+	}
+	done := make(chan struct{})
+	go func() { senders.Wait(); close(done) }()
+	for over := false; !over; {
+		select {
+		case <-done:
+			over = true
+		case <-time.After(time.Millisecond):
+			a.sweep()
+			a.drop()
+		}
+	}
+	if err := nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		msg, err := sub.NextMsg(time.Second / 10)
+		if errors.Is(err, nats.ErrTimeout) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if text := msg.Header.Get("N"); string(msg.Data) != strings.Repeat(text, 200) {
+			t.Fatalf("message %s holds %.40s", text, msg.Data)
+		}
+	}
+	if answered.Load() == 0 || late.Load()+dropped.Load() == 0 {
+		t.Errorf("%d answered, %d late, %d dropped: it proves nothing", answered.Load(), late.Load(), dropped.Load())
 	}
 }
