@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 	"unicode/utf8"
 
 	"github.com/cloudevents/sdk-go/v2/event"
@@ -26,67 +27,121 @@ const (
 )
 
 // A message is one that is used again and again, since its headers are most of what an event
-// takes to be stored.
+// takes to be stored. Most events have the same headers, so their names stay where they are.
 type message struct {
 	nats.Msg
-	values []string // those of the headers, in one array
+	names  []string // of the headers that are written
+	ends   []int    // of their values in text
+	text   []byte   // the values, one after the other
+	filled []string // the names in Header
+	values []string // what Header's entries lie in, in the same order
 }
 
-var messages = sync.Pool{New: func() any {
-	return &message{Msg: nats.Msg{Header: make(nats.Header, 20)}, values: make([]string, 0, 20)}
-}}
+var messages = sync.Pool{New: func() any { return &message{Msg: nats.Msg{Header: make(nats.Header, 24)}} }}
 
 // free gives the message back. Nobody may use it any more.
 func (m *message) free() {
-	clear(m.Header)
-	clear(m.values)
-	m.Subject, m.Reply, m.Data, m.values = "", "", nil, m.values[:0]
+	m.reset()
 	messages.Put(m)
+}
+
+func (m *message) reset() {
+	if len(m.Header) != len(m.filled) { // something was added or taken out
+		m.filled = m.filled[:0]
+	}
+	clear(m.values)
+	m.Subject, m.Reply, m.Data = "", "", nil
+	m.names, m.ends, m.text = m.names[:0], m.ends[:0], m.text[:0]
+}
+
+// end ends the value that was written to text.
+func (m *message) end(name string) {
+	m.names = append(m.names, name)
+	m.ends = append(m.ends, len(m.text))
+}
+
+func (m *message) set(name, value string) {
+	m.text = appendValue(m.text, value)
+	m.end(name)
+}
+
+func (m *message) setTime(name string, t time.Time) {
+	m.text = t.UTC().AppendFormat(m.text, time.RFC3339Nano)
+	m.end(name)
+}
+
+// fill makes headers of what was written. Their values share one string.
+func (m *message) fill() {
+	if !slices.Equal(m.filled, m.names) {
+		m.filled = append(m.filled[:0], m.names...)
+		m.values = make([]string, len(m.names))
+		clear(m.Header)
+		for i, name := range m.names {
+			m.Header[name] = m.values[i : i+1 : i+1]
+		}
+	}
+	text, start := string(m.text), 0
+	for i, end := range m.ends {
+		m.values[i] = text[start:end]
+		start = end
+	}
 }
 
 // encode writes an event in the binary mode of the CloudEvents NATS binding: the data is
 // the payload as it is, each attribute a header in lower case, percent-encoded.
 func (m *message) encode(subject string, ev relay.Event) error {
-	ctx := ev.CloudEvent.Context.AsV1()
-	h := m.Header
-	set := func(name, value string) {
-		m.values = append(m.values, escapeValue(value))
-		h[name] = m.values[len(m.values)-1 : len(m.values) : len(m.values)]
+	ctx, ok := ev.CloudEvent.Context.(*event.EventContextV1)
+	if !ok {
+		ctx = ev.CloudEvent.Context.AsV1() // it makes a copy
 	}
-	set("ce-specversion", event.CloudEventsVersionV1)
-	set("ce-id", ctx.ID)
-	set("ce-source", ctx.Source.String())
-	set("ce-type", ctx.Type)
+	m.set("ce-specversion", event.CloudEventsVersionV1)
+	m.set("ce-id", ctx.ID)
+	m.set("ce-source", ctx.Source.String())
+	m.set("ce-type", ctx.Type)
 	if ctx.Subject != nil {
-		set("ce-subject", *ctx.Subject)
+		m.set("ce-subject", *ctx.Subject)
 	}
 	if ctx.Time != nil {
-		set("ce-time", ctx.Time.String())
+		m.setTime("ce-time", ctx.Time.Time)
 	}
 	if ctx.DataContentType != nil {
-		set("ce-datacontenttype", *ctx.DataContentType)
+		m.set("ce-datacontenttype", *ctx.DataContentType)
 	}
 	if ctx.DataSchema != nil {
-		set("ce-dataschema", ctx.DataSchema.String())
+		m.set("ce-dataschema", ctx.DataSchema.String())
+	}
+	if way, ok := ctx.Extensions["ingress"].(string); ok { // it has a place of its own, since a map has no order
+		m.set("ce-ingress", way)
 	}
 	for name, value := range ctx.Extensions {
+		if name == "ingress" {
+			continue
+		}
+		if when, ok := value.(types.Timestamp); ok {
+			m.setTime(attribute+name, when.Time)
+			continue
+		}
 		text, err := types.Format(value)
 		if err != nil {
 			return fmt.Errorf("encode attribute %s: %w", name, err)
 		}
-		set(attribute+name, text)
+		m.set(attribute+name, text)
 	}
-	if ev.Members != nil {
-		h[envelopeHeader] = []string{string(ev.Members)}
+	if ev.Members != nil { // it is ASCII, and stays as it is
+		m.text = append(m.text, ev.Members...)
+		m.end(envelopeHeader)
 	}
 	if len(ev.Head) > 0 {
-		set(headHeader, string(ev.Head))
-		set(tailHeader, string(ev.Tail))
+		m.text = appendValue(m.text, ev.Head)
+		m.end(headHeader)
+		m.text = appendValue(m.text, ev.Tail)
+		m.end(tailHeader)
 	}
 	if ev.Fact != "" {
-		set(factHeader, ev.Fact)
+		m.set(factHeader, ev.Fact)
 	}
-	set(nats.MsgIdHdr, messageID(ev))
+	m.set(nats.MsgIdHdr, messageID(ev))
+	m.fill()
 	m.Subject, m.Data = subject, ev.CloudEvent.DataEncoded
 	return nil
 }

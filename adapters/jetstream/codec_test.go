@@ -269,6 +269,36 @@ func FuzzDecodeLetter(f *testing.F) {
 	})
 }
 
+// A message that was used, and whose headers were changed meanwhile, is as good as a new one.
+func TestMessageIsUsedAgain(t *testing.T) {
+	t.Parallel()
+	all := vectors(t)
+	used := messages.New().(*message)
+	for i := range all {
+		for j := range all {
+			for _, change := range []func(nats.Header){
+				func(nats.Header) {},
+				func(h nats.Header) { h[nats.ExpectedLastSubjSeqHdr] = []string{"7"} },
+				func(h nats.Header) { delete(h, headHeader); delete(h, tailHeader) },
+			} {
+				if err := used.encode("x", all[i].event(t)); err != nil {
+					t.Fatal(err)
+				}
+				change(used.Header)
+				used.reset()
+				if err := used.encode("y", all[j].event(t)); err != nil {
+					t.Fatal(err)
+				}
+				fresh, err := encode("y", all[j].event(t))
+				if diff := cmp.Diff(fresh.Header, used.Header); diff != "" || err != nil {
+					t.Fatalf("%s after %s (-new +used): %s, %v", all[j].Name, all[i].Name, diff, err)
+				}
+				used.reset()
+			}
+		}
+	}
+}
+
 func BenchmarkEncode(b *testing.B) {
 	v := vectors(b)[0]
 	ev := v.event(b)

@@ -228,6 +228,7 @@ func (l *Log) Append(ctx context.Context, ev relay.Event) (relay.Stored, error) 
 	subject := Subject(l.cfg.Prefixes[ev.Source], ev.Type, ev.Resource)
 	msg := messages.Get().(*message)
 	defer msg.free()
+	msg.set(nats.ExpectedStreamHdr, l.cfg.Stream)
 	if err := msg.encode(subject, ev); err != nil {
 		return relay.Stored{}, notStored(err, longWait)
 	}
@@ -283,7 +284,9 @@ func (l *Log) store(stream string, msg *nats.Msg, send func(*nats.Msg, time.Time
 	if trouble := *l.trouble.Load(); trouble != nil {
 		return ack{}, notStored(trouble, longWait)
 	}
-	msg.Header[nats.ExpectedStreamHdr] = []string{stream}
+	if msg.Header[nats.ExpectedStreamHdr] == nil {
+		msg.Header[nats.ExpectedStreamHdr] = []string{stream}
+	}
 	err := l.fits(msg)
 	if err != nil && msg.Header[headHeader] != nil {
 		// The way the body was written around its data is worth less than the event.

@@ -14,7 +14,7 @@ const maxResource = 256
 // Subject names the subject of an event: <prefix>.<type>.<resource>. Every token of the
 // type and the resource becomes one NATS token, whatever bytes it is made of.
 func Subject(prefix, typ, resource string) string {
-	b := make([]byte, 0, len(prefix)+len(typ)+len(resource)+16)
+	b := make([]byte, 0, 128) // which is enough for most, and costs nothing
 	b = append(b, prefix...)
 	for token := range strings.SplitSeq(typ, ".") {
 		b = append(b, '.')
@@ -64,17 +64,19 @@ func appendEscaped(b []byte, s string, plain func(byte) bool) []byte {
 	return b
 }
 
-func escapeValue(s string) string {
-	odd := 0
+func escapeValue(s string) string { return string(appendValue(nil, s)) }
+
+// appendValue appends a header value, escaped.
+func appendValue[text string | []byte](b []byte, s text) []byte {
+	start := 0
 	for i := range len(s) {
-		if !valueByte(s[i]) {
-			odd++
+		if c := s[i]; !valueByte(c) {
+			b = append(b, s[start:i]...)
+			b = append(b, '%', upperHex[c>>4], upperHex[c&15])
+			start = i + 1
 		}
 	}
-	if odd == 0 {
-		return s
-	}
-	return string(appendEscaped(make([]byte, 0, len(s)+2*odd), s, valueByte))
+	return append(b, s[start:]...)
 }
 
 // CheckPrefix says whether events may be stored below the prefix: legal tokens, none
