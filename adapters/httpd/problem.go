@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/labstack/echo/v4"
 
 	"together-relay/relay"
@@ -79,14 +80,26 @@ func answer(c echo.Context, out *relay.Outcome) error {
 		return nil
 	}
 	out.Status = http.StatusOK
-	writeJSON(c, out.Status, echo.MIMEApplicationJSON, struct {
-		Received  bool   `json:"received"`
-		ID        string `json:"id"`
-		Subject   string `json:"subject"`
-		Sequence  uint64 `json:"sequence"`
-		Duplicate bool   `json:"duplicate"`
-	}{true, out.ID, out.Subject, out.Sequence, out.Duplicate})
+	writeReceipt(c, out)
 	return nil
+}
+
+// writeReceipt answers {"received":true,"id":…,"subject":…,"sequence":…,"duplicate":…}. It is
+// nearly every answer, so it is written without reflection, and its length is known at once.
+func writeReceipt(c echo.Context, out *relay.Outcome) {
+	b := make([]byte, 0, 256)
+	b = append(b, `{"received":true,"id":`...)
+	b, _ = jsontext.AppendQuote(b, out.ID) // what is not UTF-8 is replaced
+	b = append(b, `,"subject":`...)
+	b, _ = jsontext.AppendQuote(b, out.Subject)
+	b = append(b, `,"sequence":`...)
+	b = strconv.AppendUint(b, out.Sequence, 10)
+	b = append(b, `,"duplicate":`...)
+	b = strconv.AppendBool(b, out.Duplicate)
+	b = append(b, "}\n"...)
+	c.Response().Header()[echo.HeaderContentType] = []string{echo.MIMEApplicationJSON}
+	c.Response().WriteHeader(out.Status)
+	_, _ = c.Response().Write(b) // a sender that has gone is nobody's error
 }
 
 // writeJSON writes v as a compact line. A sender that has gone is nobody's error.
