@@ -3,9 +3,11 @@
 package telemetry
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"runtime"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -29,11 +31,14 @@ type Metrics struct {
 	body         *prometheus.HistogramVec
 	publish      *prometheus.HistogramVec
 	inFlight     prometheus.Gauge
+
+	mu      sync.RWMutex
+	tallies map[outcome]*tally
 }
 
 // NewMetrics registers everything. The two functions are asked at each scrape.
 func NewMetrics(version string, connected func() bool) *Metrics {
-	m := &Metrics{registry: prometheus.NewRegistry()}
+	m := &Metrics{registry: prometheus.NewRegistry(), tallies: map[outcome]*tally{}}
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		c := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
 		m.registry.MustRegister(c)
@@ -76,30 +81,59 @@ func (m *Metrics) Handler() http.Handler {
 
 // Done counts one request to a source.
 func (m *Metrics) Done(o relay.Outcome) {
-	source := o.Source
-	if source == "" {
-		source = "unknown"
-	}
-	m.received.WithLabelValues(source).Inc()
-	if o.Proof != "" {
-		m.verified.WithLabelValues(source, o.Proof).Inc()
+	t := m.tally(outcome{cmp.Or(o.Source, "unknown"), o.Proof, o.Result, cmp.Or(o.Rejected, o.Reason)})
+	t.received.Inc()
+	if t.verified != nil {
+		t.verified.Inc()
 	}
 	if o.Body > 0 {
-		m.body.WithLabelValues(source).Observe(float64(o.Body))
+		t.body.Observe(float64(o.Body))
 	}
-	m.request.WithLabelValues(source, o.Result).Observe(o.Took.Seconds())
-	switch o.Result {
+	t.request.Observe(o.Took.Seconds())
+	t.result.Inc()
+}
+
+// An outcome is what requests that are counted alike have in common.
+type outcome struct{ source, proof, result, reason string }
+
+// A tally is where such requests are counted.
+type tally struct {
+	received, verified, result prometheus.Counter // verified is nil for what nobody proved
+	body, request              prometheus.Observer
+}
+
+// tally looks up each of the metrics once.
+func (m *Metrics) tally(o outcome) *tally {
+	m.mu.RLock()
+	t := m.tallies[o]
+	m.mu.RUnlock()
+	if t != nil {
+		return t
+	}
+	t = &tally{
+		received: m.received.WithLabelValues(o.source),
+		body:     m.body.WithLabelValues(o.source),
+		request:  m.request.WithLabelValues(o.source, o.result),
+	}
+	if o.proof != "" {
+		t.verified = m.verified.WithLabelValues(o.source, o.proof)
+	}
+	switch o.result {
 	case relay.ResultStored:
-		m.stored.WithLabelValues(source).Inc()
+		t.result = m.stored.WithLabelValues(o.source)
 	case relay.ResultDuplicate:
-		m.duplicate.WithLabelValues(source).Inc()
+		t.result = m.duplicate.WithLabelValues(o.source)
 	case relay.ResultDeadLettered:
-		m.deadLettered.WithLabelValues(source, o.Reason).Inc()
+		t.result = m.deadLettered.WithLabelValues(o.source, o.reason)
 	case relay.ResultNotStored:
-		m.notStored.WithLabelValues(source).Inc()
-	case relay.ResultRejected:
-		m.rejected.WithLabelValues(source, o.Rejected).Inc()
+		t.result = m.notStored.WithLabelValues(o.source)
+	default:
+		t.result = m.rejected.WithLabelValues(o.source, o.reason)
 	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.tallies[o] = t
+	return t
 }
 
 // InFlight counts the requests that next is answering.
