@@ -12,8 +12,10 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -53,12 +55,19 @@ func TestMeasure(t *testing.T) {
 			row(name, senders, measureRelay(t, senders, "--nats-url="+b.url))
 		}
 	}
-	b := node{store: t.TempDir(), sync: "2m"}.startBroker(t)
-	relay := measureRelay(t, 64, "--nats-url="+b.url)
-	row("outside server that does not flush", 64, relay)
-	reference := measureProcess(t, 64, "test-reference")
-	row("for comparison: a bare Echo handler that stores nothing", 64, reference)
-	t.Logf("the relay's CPU per event is %.2f times that of the bare handler\n\n%s", relay.cpu/reference.cpu, table)
+	var ratios []float64
+	for range 5 {
+		b := node{store: t.TempDir(), sync: "2m"}.startBroker(t)
+		relay, reference := measureRelay(t, 64, "--nats-url="+b.url), measureProcess(t, 64, "test-reference")
+		b.end(t, syscall.SIGKILL)
+		if len(ratios) == 0 {
+			row("outside server that does not flush", 64, relay)
+			row("for comparison: a bare Echo handler that stores nothing", 64, reference)
+		}
+		ratios = append(ratios, relay.cpu/reference.cpu)
+	}
+	slices.Sort(ratios)
+	t.Logf("the relay's CPU per event is %.2f times that of the bare handler, the median of %.2f\n\n%s", ratios[len(ratios)/2], ratios, table)
 }
 
 // measured is what one run showed.
