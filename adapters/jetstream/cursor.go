@@ -61,6 +61,56 @@ func openCursor(ctx context.Context, js jetstream.JetStream, stream string, s sp
 	return c, nil
 }
 
+// atLeader is openCursor on the server that leads the stream, for what has to be known for certain:
+// any other may not have all that is stored. NATS chooses the server, so it takes some tries, and one
+// that stands still is not waited for.
+func (r *Reader) atLeader(ctx context.Context, stream string, s span) (*cursor, error) {
+	before, err := r.leader(ctx, stream)
+	if err != nil {
+		return nil, err
+	}
+	if before == "" {
+		return openCursor(ctx, r.js, stream, s)
+	}
+	for end := time.Now().Add(makeTimeout); ; rest(ctx, replicaPause) {
+		trying, cancel := context.WithTimeout(ctx, lookTimeout)
+		c, err := openCursor(trying, r.js, stream, s)
+		cancel()
+		if err != nil {
+			if !passes(err) || ctx.Err() != nil || time.Now().After(end) {
+				return nil, err
+			}
+			continue
+		}
+		after, err := r.leader(ctx, stream)
+		at := c.consumer.CachedInfo().Cluster
+		if err == nil && before == after && at != nil && at.Leader == after {
+			return c, nil
+		}
+		c.close()
+		switch {
+		case err != nil:
+			return nil, err
+		case time.Now().After(end):
+			return nil, fmt.Errorf("read stream %s: %w", stream, errBehind)
+		}
+		before = after
+	}
+}
+
+// leader names the server that leads a stream; empty if no other one holds it.
+func (r *Reader) leader(ctx context.Context, stream string) (string, error) {
+	seen, err := r.certain(ctx, stream)
+	if err != nil {
+		return "", err
+	}
+	cluster := seen.CachedInfo().Cluster
+	if cluster == nil || len(cluster.Replicas) == 0 {
+		return "", nil
+	}
+	return cluster.Leader, nil
+}
+
 // close lets go of the consumer.
 func (c *cursor) close() { c.drop() }
 
@@ -126,14 +176,14 @@ func (c *cursor) fetch(ctx context.Context) error {
 	return nats.ErrTimeout
 }
 
-// count is how many messages of the filters have a sequence from one to another. Those that are
-// stored while it counts can be counted too.
+// count is how many messages of the filters have a sequence from one to another, as the leader of
+// the stream knows it. Those that are stored while it counts can be counted too.
 func (r *Reader) count(ctx context.Context, stream string, filters []string, from, to uint64) (uint64, error) {
 	if from > to {
 		return 0, nil
 	}
 	waiting := func(from uint64) (uint64, error) {
-		c, err := openCursor(ctx, r.js, stream, span{filters: filters, from: from})
+		c, err := r.atLeader(ctx, stream, span{filters: filters, from: from})
 		if err != nil {
 			return 0, err
 		}
@@ -158,7 +208,7 @@ func (r *Reader) count(ctx context.Context, stream string, filters []string, fro
 		}
 	}
 	// They come in too fast to ask, and are counted one by one.
-	c, err := openCursor(ctx, r.js, stream, span{filters: filters, from: from, headersOnly: true, batch: 500})
+	c, err := r.atLeader(ctx, stream, span{filters: filters, from: from, headersOnly: true, batch: 500})
 	if err != nil {
 		return 0, err
 	}

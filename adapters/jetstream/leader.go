@@ -58,3 +58,37 @@ func fromLeader(ctx context.Context, nc *nats.Conn, stream string, sequence uint
 	}
 	return raw, nil
 }
+
+// electionTime is how long a person's question is asked again. An election takes up to nine seconds
+// after a server died, and a moment after a leader was moved.
+const electionTime = 15 * time.Second
+
+var errNoLeader = errors.New("it has no leader at this moment")
+
+// outlast asks again, while nobody answers as while a cluster elects, or what answers is behind. A
+// user who may not ask gets no answer either, and does not wait for one.
+func (r *Reader) outlast(ctx context.Context, ask func() error) error {
+	for end := time.Now().Add(electionTime); ; {
+		err := ask()
+		refused := errors.Is(r.nc.LastError(), nats.ErrPermissionViolation)
+		if !passes(err) || refused || ctx.Err() != nil || time.Until(end) < soonAgain {
+			return err
+		}
+		rest(ctx, soonAgain)
+	}
+}
+
+// passes says whether the error is one that an election, or a lost connection, brings with it.
+func passes(err error) bool {
+	if api, ok := errors.AsType[jetstream.JetStreamError](err); ok && api.APIError() != nil {
+		return api.APIError().ErrorCode == codeNoLeader
+	}
+	for _, passing := range []error{
+		errNoLeader, errBehind, context.DeadlineExceeded, nats.ErrTimeout, nats.ErrDisconnected, nats.ErrReconnectBufExceeded, nats.ErrConnectionReconnecting,
+	} {
+		if errors.Is(err, passing) {
+			return true
+		}
+	}
+	return false
+}

@@ -374,6 +374,7 @@ type failure struct {
 
 // Error codes of the JetStream API that nats.go does not name.
 const (
+	codeNoLeader        = 10008
 	codeManyConsumers   = 10026
 	codeMessageTooLarge = 10054
 	codeHeaderTooLarge  = 10097

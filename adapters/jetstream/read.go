@@ -133,6 +133,18 @@ func (r *Reader) lookup(ctx context.Context, name string) (jetstream.Stream, err
 	return stream, nil
 }
 
+// certain is lookup that only the leader answers. Without one a replica does, which may be behind.
+func (r *Reader) certain(ctx context.Context, name string) (jetstream.Stream, error) {
+	stream, err := r.lookup(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	if cluster := stream.CachedInfo().Cluster; cluster != nil && cluster.Leader == "" {
+		return nil, fmt.Errorf("look at stream %s: %w", name, errNoLeader)
+	}
+	return stream, nil
+}
+
 // walk calls yield for the messages that match, by a consumer that leaves no trace.
 func (r *Reader) walk(ctx context.Context, stream string, filters []string, q Query, yield func(Place, nats.Header, []byte) error) error {
 	cfg := jetstream.OrderedConsumerConfig{FilterSubjects: filters, InactiveThreshold: 30 * time.Second}

@@ -14,7 +14,7 @@ import (
 // look finds the copies that are stored and not marked, by the sequences of their originals.
 func (w *replaying) look(ctx context.Context) error {
 	looked := time.Now()
-	stream, err := w.reader.lookup(ctx, replayStream(w.reader.stream))
+	stream, err := w.reader.certain(ctx, replayStream(w.reader.stream))
 	if err != nil {
 		return err
 	}
@@ -101,7 +101,7 @@ func (w *replaying) mark(ctx context.Context) error {
 	}
 	revision, err := kv.Update(asking, next.key(), next.encode(), w.revision)
 	if lostRace(err) {
-		return w.lost(asking, kv)
+		return w.lost(asking)
 	}
 	if err != nil {
 		return fmt.Errorf("mark replay %s: %w", w.ID, err)
@@ -123,15 +123,16 @@ func (w *replaying) leave(ctx context.Context) {
 }
 
 // lost finds out who has changed the plan meanwhile.
-func (w *replaying) lost(ctx context.Context, kv jetstream.KeyValue) error {
-	entry, err := kv.Get(ctx, w.key())
-	if errors.Is(err, jetstream.ErrKeyNotFound) {
+func (w *replaying) lost(ctx context.Context) error {
+	bucket := replayBucket(w.reader.stream)
+	raw, err := fromLeader(ctx, w.reader.nc, "KV_"+bucket, 1, "$KV."+bucket+"."+w.key())
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return ErrReplayGone
 	}
 	if err != nil {
 		return fmt.Errorf("read replay %s: %w", w.ID, err)
 	}
-	have, ok := decodeReplay(entry)
+	have, ok := decodeReplay(w.key(), raw.Data, raw.Sequence)
 	switch {
 	case !ok:
 		return ErrReplayGone

@@ -21,13 +21,21 @@ type Choice struct {
 }
 
 // Plan resolves a choice to fixed bounds, so that a replay ends while events come in. It stores
-// nothing. A choice that holds no event is an [EmptyError].
-func (p *Replayer) Plan(ctx context.Context, c Choice) (Replay, error) {
+// nothing. A choice that holds no event is an [EmptyError]. It waits for an election.
+func (p *Replayer) Plan(ctx context.Context, c Choice) (plan Replay, err error) {
+	err = p.reader.outlast(ctx, func() error {
+		plan, err = p.plan(ctx, c)
+		return err
+	})
+	return plan, err
+}
+
+func (p *Replayer) plan(ctx context.Context, c Choice) (Replay, error) {
 	plan := Replay{
 		Team: c.Team, Types: c.Types, Resource: c.Resource, Any: c.Any, Since: c.Since, Until: c.Until, Rate: c.Rate, From: max(c.From, 1), To: c.To,
 		Started: time.Now().UTC(), State: ReplayOpen,
 	}
-	stream, err := p.reader.lookup(ctx, p.reader.stream)
+	stream, err := p.reader.certain(ctx, p.reader.stream)
 	if err != nil {
 		return plan, err
 	}
@@ -138,7 +146,7 @@ func (p *Replayer) bound(ctx context.Context, c Choice, state jetstream.StreamSt
 
 // firstSince is the sequence of the first event that was stored at that time or later.
 func (p *Replayer) firstSince(ctx context.Context, when time.Time) (uint64, bool, error) {
-	c, err := openCursor(ctx, p.reader.js, p.reader.stream, span{since: when, headersOnly: true, batch: 1})
+	c, err := p.reader.atLeader(ctx, p.reader.stream, span{since: when, headersOnly: true, batch: 1})
 	if err != nil {
 		return 0, false, err
 	}

@@ -110,11 +110,14 @@ func (p *Replayer) bucket(ctx context.Context) (jetstream.KeyValue, error) {
 // only one is stored: the bucket takes a plan only while the last plan or mark of the team is the
 // one that was looked at. A server before NATS 2.11 does not know such a check.
 func (p *Replayer) Begin(ctx context.Context, plan Replay) (Replay, error) {
-	kv, err := p.bucket(ctx)
-	if err != nil {
-		return plan, err
-	}
-	copies, err := p.reader.lookup(ctx, replayStream(p.reader.stream))
+	var kv jetstream.KeyValue
+	var copies jetstream.Stream
+	err := p.reader.outlast(ctx, func() (err error) {
+		if kv, err = p.bucket(ctx); err == nil {
+			copies, err = p.reader.certain(ctx, replayStream(p.reader.stream))
+		}
+		return err
+	})
 	if err != nil {
 		return plan, err
 	}
@@ -122,7 +125,12 @@ func (p *Replayer) Begin(ctx context.Context, plan Replay) (Replay, error) {
 	asking, cancel := context.WithTimeout(ctx, makeTimeout)
 	defer cancel()
 	for {
-		all, last, err := p.all(asking, kv, plan.Team)
+		var all []Replay
+		var last uint64
+		err := p.reader.outlast(asking, func() (err error) {
+			all, last, err = p.all(asking, kv, plan.Team)
+			return err
+		})
 		if err != nil {
 			return plan, err
 		}
@@ -174,27 +182,41 @@ func (p *Replayer) Find(ctx context.Context, id string) (Replay, error) {
 	return Replay{}, fmt.Errorf("%s: %w", id, ErrNoReplay)
 }
 
-// Replays lists the replays, oldest first.
-func (p *Replayer) Replays(ctx context.Context) ([]Replay, error) {
-	kv, err := p.reader.js.KeyValue(ctx, replayBucket(p.reader.stream))
+// Replays lists the replays, oldest first. It waits for an election.
+func (p *Replayer) Replays(ctx context.Context) (all []Replay, err error) {
+	err = p.reader.outlast(ctx, func() error {
+		all, err = p.replays(ctx)
+		return err
+	})
+	return all, err
+}
+
+func (p *Replayer) replays(ctx context.Context) ([]Replay, error) {
+	asking, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	kv, err := p.reader.js.KeyValue(asking, replayBucket(p.reader.stream))
 	if errors.Is(err, jetstream.ErrBucketNotFound) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open bucket %s: %w", replayBucket(p.reader.stream), err)
 	}
-	all, _, err := p.all(ctx, kv, "")
+	reading, cancel := context.WithTimeout(ctx, makeTimeout)
+	defer cancel()
+	all, _, err := p.all(reading, kv, "")
 	return all, err
 }
 
 // all lists the replays, and says which revision is the last one of a team, with what was removed.
-// Revisions come in order, so that nothing of the team is missing that is older than the last.
+// Revisions come in order, so that nothing of the team is missing that is older than the last. The
+// error is errBehind if the leader of the bucket has more.
 func (p *Replayer) all(ctx context.Context, kv jetstream.KeyValue, team string) (all []Replay, last uint64, err error) {
 	watch, err := kv.WatchAll(ctx)
 	if err != nil {
 		return nil, 0, fmt.Errorf("read bucket %s: %w", kv.Bucket(), err)
 	}
 	defer func() { _ = watch.Stop() }()
+	seen := uint64(0)
 	for {
 		select {
 		case <-ctx.Done():
@@ -202,15 +224,23 @@ func (p *Replayer) all(ctx context.Context, kv jetstream.KeyValue, team string) 
 		case entry, more := <-watch.Updates():
 			if entry == nil {
 				if !more {
-					return nil, 0, fmt.Errorf("read bucket %s: the connection was lost", kv.Bucket())
+					return nil, 0, fmt.Errorf("read bucket %s: %w", kv.Bucket(), nats.ErrDisconnected)
+				}
+				_, err := fromLeader(ctx, p.reader.nc, "KV_"+kv.Bucket(), seen+1, "$KV."+kv.Bucket()+".>")
+				if err == nil {
+					err = errBehind
+				}
+				if !errors.Is(err, jetstream.ErrMsgNotFound) {
+					return nil, 0, fmt.Errorf("read bucket %s: %w", kv.Bucket(), err)
 				}
 				slices.SortFunc(all, func(a, b Replay) int { return strings.Compare(a.ID, b.ID) })
 				return all, last, nil
 			}
+			seen = entry.Revision()
 			if strings.HasPrefix(entry.Key(), team+".") {
 				last = entry.Revision()
 			}
-			if r, ok := decodeReplay(entry); ok {
+			if r, ok := decodeReplay(entry.Key(), entry.Value(), entry.Revision()); ok {
 				all = append(all, r)
 			}
 		}
@@ -218,8 +248,16 @@ func (p *Replayer) all(ctx context.Context, kv jetstream.KeyValue, team string) 
 }
 
 // Stop ends a replay for good. What it has copied stays with the team. A process that copies
-// learns of it within a few seconds.
-func (p *Replayer) Stop(ctx context.Context, id string) (Replay, error) {
+// learns of it within a few seconds. It waits for an election.
+func (p *Replayer) Stop(ctx context.Context, id string) (r Replay, err error) {
+	err = p.reader.outlast(ctx, func() error {
+		r, err = p.stop(ctx, id)
+		return err
+	})
+	return r, err
+}
+
+func (p *Replayer) stop(ctx context.Context, id string) (Replay, error) {
 	for {
 		r, err := p.Find(ctx, id)
 		if err != nil || r.State != ReplayOpen {
@@ -301,11 +339,11 @@ func (p Replay) encode() []byte {
 	return text
 }
 
-func decodeReplay(entry jetstream.KeyValueEntry) (Replay, bool) {
+func decodeReplay(key string, value []byte, revision uint64) (Replay, bool) {
 	var r Replay
-	err := json.Unmarshal(entry.Value(), &r)
-	r.revision = entry.Revision()
-	return r, err == nil && r.key() == entry.Key()
+	err := json.Unmarshal(value, &r)
+	r.revision = revision
+	return r, err == nil && r.key() == key
 }
 
 // newReplayID is a new id. Those of later replays sort behind those of earlier ones, and two made

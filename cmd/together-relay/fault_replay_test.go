@@ -57,6 +57,11 @@ func TestFaultReplay(t *testing.T) {
 	for round := range *faultRounds {
 		args := []string{"replay", "--team=ml", "--to-seq=" + fmt.Sprint(n), "--rate=50"}
 		cmd, stdout, stderr := u.newVerb(t, args...)
+		t.Cleanup(func() {
+			if t.Failed() {
+				t.Logf("round %d, before it was killed:\n%s%s", round, stdout, stderr)
+			}
+		})
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
@@ -76,7 +81,7 @@ func TestFaultReplay(t *testing.T) {
 		c.waitWhole()
 		done := u.verb(t, "replay", "--resume="+id, "--rate=200")
 		if done.code != 0 || !strings.Contains(done.stdout, fmt.Sprintf("%s\tdone\t%d of %d", id, n, n)) {
-			t.Fatalf("round %d: %+v\nbefore it was killed:\n%s%s", round, done, stdout, stderr)
+			t.Fatalf("round %d: %+v", round, done)
 		}
 		var copies []stored
 		within(t, 2*patience, "the copies can be read", func() (ok bool) {
