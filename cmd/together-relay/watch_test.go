@@ -360,7 +360,7 @@ func TestFaultWatch(t *testing.T) {
 	if !*faultRun {
 		t.Skip("the fault tests run with -fault")
 	}
-	for i := range max(*faultRounds/10, 1) {
+	for i := range max(*faultRounds/20, 1) {
 		seed := *faultSeed + uint64(i)
 		t.Logf("seed %d", seed)
 		for name, c := range map[string]course{
