@@ -81,12 +81,12 @@ func (m *Metrics) Handler() http.Handler {
 
 // Done counts one request to a source.
 func (m *Metrics) Done(o relay.Outcome) {
-	t := m.tally(outcome{cmp.Or(o.Source, "unknown"), o.Proof, o.Result, cmp.Or(o.Rejected, o.Reason)})
+	t := m.tally(outcome{cmp.Or(o.Source, "unknown"), o.Proof, o.Result, cmp.Or(o.Rejected, o.Reason), o.Body > 0})
 	t.received.Inc()
 	if t.verified != nil {
 		t.verified.Inc()
 	}
-	if o.Body > 0 {
+	if t.body != nil {
 		t.body.Observe(float64(o.Body))
 	}
 	t.request.Observe(o.Took.Seconds())
@@ -94,12 +94,15 @@ func (m *Metrics) Done(o relay.Outcome) {
 }
 
 // An outcome is what requests that are counted alike have in common.
-type outcome struct{ source, proof, result, reason string }
+type outcome struct {
+	source, proof, result, reason string
+	read                          bool // there was a body, and it was read
+}
 
 // A tally is where such requests are counted.
 type tally struct {
-	received, verified, result prometheus.Counter // verified is nil for what nobody proved
-	body, request              prometheus.Observer
+	received, verified, result prometheus.Counter  // verified is nil for what nobody proved
+	body, request              prometheus.Observer // body is nil for what was not read
 }
 
 // tally looks up each of the metrics once.
@@ -112,8 +115,10 @@ func (m *Metrics) tally(o outcome) *tally {
 	}
 	t = &tally{
 		received: m.received.WithLabelValues(o.source),
-		body:     m.body.WithLabelValues(o.source),
 		request:  m.request.WithLabelValues(o.source, o.result),
+	}
+	if o.read {
+		t.body = m.body.WithLabelValues(o.source)
 	}
 	if o.proof != "" {
 		t.verified = m.verified.WithLabelValues(o.source, o.proof)

@@ -80,11 +80,14 @@ func TestDoneMeasures(t *testing.T) {
 	m.Done(relay.Outcome{Source: "together", Result: relay.ResultStored, Body: 450, Took: 250 * time.Millisecond})
 	m.Done(relay.Outcome{Source: "together", Result: relay.ResultStored, Body: 50, Took: 500 * time.Millisecond})
 	m.Done(relay.Outcome{Source: "together", Result: relay.ResultRejected, Rejected: relay.RejectedMedia})
+	m.Done(relay.Outcome{Result: relay.ResultRejected, Rejected: relay.RejectedRoute})
 	want(t, m, "relay_request_duration_seconds", map[string]float64{
 		`relay_request_duration_seconds_sum{result="stored",source="together"}`:     0.75,
 		`relay_request_duration_seconds_count{result="stored",source="together"}`:   2,
 		`relay_request_duration_seconds_sum{result="rejected",source="together"}`:   0,
 		`relay_request_duration_seconds_count{result="rejected",source="together"}`: 1,
+		`relay_request_duration_seconds_sum{result="rejected",source="unknown"}`:    0,
+		`relay_request_duration_seconds_count{result="rejected",source="unknown"}`:  1,
 	})
 	want(t, m, "relay_request_body_bytes", map[string]float64{ // a body that was not read has no size
 		`relay_request_body_bytes_sum{source="together"}`:   500,
