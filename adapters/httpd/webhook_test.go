@@ -5,9 +5,11 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"strings"
 	"testing"
@@ -36,6 +38,31 @@ func TestStored(t *testing.T) {
 		if o := s.outcome(t); o.Status != http.StatusOK || o.Result != result || o.Rejected != "" || o.Receipt != r.receipt {
 			t.Errorf("outcome = %+v", o)
 		}
+	}
+}
+
+// A receipt repeats any id as JSON, however odd its bytes.
+func TestReceiptOfAnyID(t *testing.T) {
+	t.Parallel()
+	r := newReceiver()
+	s := serve(t, r)
+	for _, id := range []string{"", `"\`, "<&>", "\x00\b\f\n\r\t\x1f\x7f", "é\u2028\u2029\U0001f600", "a\xffb\xc3\xe2\x80"} {
+		r.receipt.ID, r.receipt.Subject, r.receipt.Sequence = id, "together."+id, math.MaxUint64
+		a := s.post(t, `{}`)
+		var got struct {
+			Received  bool   `json:"received"`
+			ID        string `json:"id"`
+			Subject   string `json:"subject"`
+			Sequence  uint64 `json:"sequence"`
+			Duplicate bool   `json:"duplicate"`
+		}
+		want := got
+		want.Received, want.ID, want.Sequence = true, string([]rune(id)), math.MaxUint64 // what is not UTF-8 is replaced
+		want.Subject = "together." + want.ID
+		if err := json.Unmarshal([]byte(a.Body), &got); err != nil || got != want {
+			t.Errorf("%q: %q, %v", id, a.Body, err)
+		}
+		s.outcome(t)
 	}
 }
 
