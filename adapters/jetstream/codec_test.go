@@ -4,8 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"os"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	cenats "github.com/cloudevents/sdk-go/protocol/nats_jetstream/v2"
@@ -17,6 +19,7 @@ import (
 	"pgregory.net/rapid"
 
 	"together-relay/relay"
+	"together-relay/relay/relaytest"
 )
 
 // A vector is an event and the message that it must be, in testdata/vectors.json. They are
@@ -272,7 +275,14 @@ func FuzzDecodeLetter(f *testing.F) {
 // A message that was used, and whose headers were changed meanwhile, is as good as a new one.
 func TestMessageIsUsedAgain(t *testing.T) {
 	t.Parallel()
-	all := vectors(t)
+	var all []relay.Event
+	for _, v := range vectors(t) {
+		all = append(all, v.event(t))
+	}
+	// As many headers as another one has, under other names.
+	fact, members := relaytest.NewEvent("together", "evt_1", `{}`), relaytest.NewEvent("together", "evt_2", `{}`)
+	fact.Fact, members.Members = "step=1", []byte(`{"x":1}`)
+	all = append(all, fact, members)
 	used := messages.New().(*message)
 	for i := range all {
 		for j := range all {
@@ -281,20 +291,38 @@ func TestMessageIsUsedAgain(t *testing.T) {
 				func(h nats.Header) { h[nats.ExpectedLastSubjSeqHdr] = []string{"7"} },
 				func(h nats.Header) { delete(h, headHeader); delete(h, tailHeader) },
 			} {
-				if err := used.encode("x", all[i].event(t)); err != nil {
+				if err := used.encode("x", all[i]); err != nil {
 					t.Fatal(err)
 				}
 				change(used.Header)
 				used.reset()
-				if err := used.encode("y", all[j].event(t)); err != nil {
+				if err := used.encode("y", all[j]); err != nil {
 					t.Fatal(err)
 				}
-				fresh, err := encode("y", all[j].event(t))
+				fresh, err := encode("y", all[j])
 				if diff := cmp.Diff(fresh.Header, used.Header); diff != "" || err != nil {
-					t.Fatalf("%s after %s (-new +used): %s, %v", all[j].Name, all[i].Name, diff, err)
+					t.Fatalf("%s after %s (-new +used): %s, %v", all[j].CloudEvent.ID(), all[i].CloudEvent.ID(), diff, err)
 				}
 				used.reset()
 			}
+		}
+	}
+}
+
+// Times are stored in UTC, wherever the relay runs.
+func TestTimesAreInUTC(t *testing.T) {
+	t.Parallel()
+	east := types.Timestamp{Time: time.Date(2026, 7, 1, 9, 0, 0, 0, time.FixedZone("", 2*60*60))}
+	ev := relaytest.NewEvent("together", "evt_1", `{}`)
+	ctx := ev.CloudEvent.Context.(*event.EventContextV1)
+	ctx.Time, ctx.Extensions["recordedtime"] = &east, east
+	msg, err := encode("x", ev)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"ce-time", "ce-recordedtime"} {
+		if got := msg.Header[name]; !slices.Equal(got, []string{"2026-07-01T07:00:00Z"}) {
+			t.Errorf("%s = %q", name, got)
 		}
 	}
 }
