@@ -236,3 +236,23 @@ func TestRequestLeavesItsMessageAlone(t *testing.T) {
 		t.Errorf("%d answered, %d late, %d dropped: it proves nothing", answered.Load(), late.Load(), dropped.Load())
 	}
 }
+
+// What cannot be sent is told at once, and says why.
+func TestMessageThatCannotBeSent(t *testing.T) {
+	t.Parallel()
+	ns := startServer(t, t.TempDir(), -1)
+	nc, err := nats.Connect(ns.ClientURL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	a, err := newAcks(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	msg := nats.NewMsg("own.x")
+	msg.Data = make([]byte, nc.MaxPayload()+1)
+	if _, err := a.request(msg, time.Now().Add(5*time.Second)); !errors.Is(err, nats.ErrMaxPayload) {
+		t.Errorf("request = %v, want that it is too large", err)
+	}
+}
