@@ -174,29 +174,49 @@ func (s *stage) build(t testing.TB, js jetstream.JetStream) {
 			t.Fatal(err)
 		}
 	}
+	create := func(do func(context.Context) error) { // a cluster that elects may leave a request without an answer
+		t.Helper()
+		for {
+			once, cancel := context.WithTimeout(ctx, waitFor/5)
+			err := do(once)
+			cancel()
+			if ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
+				must(err)
+				return
+			}
+		}
+	}
 	for name, subjects := range map[string][]string{
 		s.events: {"together.>"}, s.copies: {"relay.replay.>"}, s.letters: {"relay.dlq.>"}, s.reports: s.advisories(),
 	} {
-		_, err := js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{Name: name, Subjects: subjects, AllowDirect: true, Storage: jetstream.MemoryStorage})
-		must(err)
+		create(func(ctx context.Context) error {
+			_, err := js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{Name: name, Subjects: subjects, AllowDirect: true, Storage: jetstream.MemoryStorage})
+			return err
+		})
 	}
-	_, err := js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: bucket, Storage: jetstream.MemoryStorage})
-	must(err)
+	create(func(ctx context.Context) error {
+		_, err := js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: bucket, Storage: jetstream.MemoryStorage})
+		return err
+	})
 	for _, team := range []user{s.team, s.other} {
 		for stream, subject := range map[string]string{s.events: "together.batch.done.b1", s.copies: "relay.replay." + team.name + ".together.batch.done.b1"} {
 			filter := ""
 			if stream == s.copies {
 				filter = "relay.replay." + team.name + ".>"
 			}
-			c, err := js.CreateOrUpdateConsumer(ctx, stream, jetstream.ConsumerConfig{
-				Durable: team.name, FilterSubject: filter, AckPolicy: jetstream.AckExplicitPolicy, AckWait: time.Minute, MaxDeliver: 5,
+			var c jetstream.Consumer
+			create(func(ctx context.Context) (err error) {
+				c, err = js.CreateOrUpdateConsumer(ctx, stream, jetstream.ConsumerConfig{
+					Durable: team.name, FilterSubject: filter, AckPolicy: jetstream.AckExplicitPolicy, AckWait: time.Minute, MaxDeliver: 5,
+				})
+				return err
 			})
-			must(err)
 			for range 2 {
-				_, err = js.Publish(ctx, subject, []byte(`{"of":"`+team.name+`"}`))
+				_, err := js.Publish(ctx, subject, []byte(`{"of":"`+team.name+`"}`))
 				must(err)
 			}
 			if c.CachedInfo().NumAckPending == 0 {
+				var err error
 				for err = nats.ErrNoResponders; errors.Is(err, nats.ErrNoResponders); { // another node may have just made it
 					_, err = c.Next(jetstream.FetchMaxWait(waitFor))
 				}
@@ -204,7 +224,7 @@ func (s *stage) build(t testing.TB, js jetstream.JetStream) {
 			}
 		}
 	}
-	_, err = js.Publish(ctx, "relay.dlq.ingest.together.json", []byte("a dead letter"))
+	_, err := js.Publish(ctx, "relay.dlq.ingest.together.json", []byte("a dead letter"))
 	must(err)
 }
 
