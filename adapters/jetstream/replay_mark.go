@@ -137,6 +137,10 @@ func (w *replaying) lost(ctx context.Context) error {
 	case !ok:
 		return ErrReplayGone
 	case have.State == ReplayStopped:
+		if w.claimed && have.Owner == w.Owner && w.State != ReplayStopped {
+			w.State, w.leaving, w.revision = ReplayStopped, true, have.revision
+			_ = w.mark(ctx) // whoever stopped it waits for the last count
+		}
 		return ErrReplayStopped
 	case have.Owner != w.Owner && w.claimed:
 		return ErrReplayTaken

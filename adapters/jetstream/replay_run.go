@@ -82,7 +82,7 @@ func (w *replaying) pass(ctx context.Context) error {
 	if err := w.reader.Receives(ctx, w.Team); err != nil {
 		return err
 	}
-	if !w.claimed {
+	if !w.claimed || time.Since(w.Marked) >= markEvery { // also while something stands in its way
 		if err := w.mark(context.WithoutCancel(ctx)); err != nil { // whether it is there has to be known
 			return err
 		}
@@ -113,7 +113,9 @@ func (w *replaying) pass(ctx context.Context) error {
 		if !ok || at.Sequence > w.To {
 			w.State = ReplayDone
 			if err := w.mark(ctx); err != nil {
-				w.State = ReplayOpen
+				if w.State == ReplayDone {
+					w.State = ReplayOpen
+				}
 				return err
 			}
 			return w.log.flush()
@@ -142,7 +144,7 @@ func (w *replaying) batch() int {
 func (w *replaying) copyOne(ctx context.Context, msg jetstream.Msg, at Place) error {
 	copied, there := w.have[at.Sequence]
 	if !there {
-		if err := w.limit.Wait(ctx); err != nil {
+		if err := w.wait(ctx); err != nil {
 			return err
 		}
 		if time.Since(w.looked) > w.window/2 { // as after a long wait: another process may have copied meanwhile
@@ -172,6 +174,27 @@ func (w *replaying) copyOne(ctx context.Context, msg jetstream.Msg, at Place) er
 	w.Copied++
 	w.Last, w.Copy = at.Sequence, copied
 	return nil
+}
+
+// wait blocks until the rate allows one more copy. It goes on marking, so that a slow replay learns
+// in time that it was stopped.
+func (w *replaying) wait(ctx context.Context) error {
+	turn := w.limit.Reserve()
+	for left := turn.Delay(); left > 0; left = turn.Delay() {
+		select {
+		case <-ctx.Done():
+		case <-time.After(min(left, markEvery)):
+		}
+		err := ctx.Err()
+		if err == nil && left > markEvery {
+			err = w.mark(ctx)
+		}
+		if err != nil {
+			turn.Cancel()
+			return err
+		}
+	}
+	return ctx.Err()
 }
 
 // more asks the leader of the stream whether there is an event of the replay behind the last one.

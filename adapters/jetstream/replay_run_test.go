@@ -453,6 +453,66 @@ func TestReplaysBeginAtOnce(t *testing.T) {
 	}
 }
 
+// A replay that waits, for its rate or for room, learns as soon that it was stopped. For one whose
+// process does not answer, nobody waits long.
+func TestReplayIsStoppedWhileItWaits(t *testing.T) {
+	t.Parallel()
+	h := newTeamHouse(t)
+	h.relay(t, ProvisionCreate, newTeam("ml", ">"))
+	h.fill(t, 3, "batch.done")
+	p := h.replayer(t)
+	done := make(chan error, 1)
+
+	slow := p.begin(t, Choice{Team: "ml", From: 1, Rate: 0.01})
+	go func() { _, err := p.Run(t.Context(), slow, silent); done <- err }()
+	eventually(t, "one is copied", func() bool { return h.state(t, "TOGETHER_REPLAY").Msgs == 1 })
+	if r, err := h.replayer(t).Stop(t.Context(), slow.ID); err != nil || r.Owner != "" || r.Copied != 1 {
+		t.Errorf("Stop = %+v, %v", r, err)
+	}
+	if err := <-done; !errors.Is(err, ErrReplayStopped) {
+		t.Errorf("Run = %v", err)
+	}
+
+	stream, err := h.js.Stream(t.Context(), "TOGETHER_REPLAY")
+	if err != nil {
+		t.Fatal(err)
+	}
+	small := stream.CachedInfo().Config
+	small.MaxMsgs = 1
+	if _, err := h.js.UpdateStream(t.Context(), small); err != nil {
+		t.Fatal(err)
+	}
+	full := p.begin(t, Choice{Team: "ml", From: 1})
+	waits := make(chan struct{}, 100)
+	go func() {
+		_, err := p.Run(t.Context(), full, func(_ Replay, err error) {
+			if err != nil {
+				waits <- struct{}{}
+			}
+		})
+		done <- err
+	}()
+	<-waits
+	if r, err := h.replayer(t).Stop(t.Context(), full.ID); err != nil || r.Owner != "" || r.Copied != 0 {
+		t.Errorf("Stop = %+v, %v", r, err)
+	}
+	if err := <-done; !errors.Is(err, ErrReplayStopped) {
+		t.Errorf("Run = %v", err)
+	}
+
+	killed := p.begin(t, Choice{Team: "ml", From: 1})
+	w := &replaying{Replayer: p, Replay: killed, told: silent, limit: newLimit(0)}
+	w.Owner = newOwner()
+	if err := w.mark(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	soon, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if r, err := h.replayer(t).Stop(soon, killed.ID); err != nil || r.State != ReplayStopped || r.Owner == "" {
+		t.Errorf("Stop = %+v, %v", r, err)
+	}
+}
+
 func TestReplayIsStopped(t *testing.T) {
 	t.Parallel()
 	h := newTeamHouse(t)
@@ -472,16 +532,25 @@ func TestReplayIsStopped(t *testing.T) {
 	p.begin(t, Choice{Team: "billing", From: 1, Rate: 50}) // another team
 
 	done := make(chan error, 1)
-	go func() { _, err := p.Run(t.Context(), plan, silent); done <- err }()
+	var ran Replay
+	go func() {
+		var err error
+		ran, err = p.Run(t.Context(), plan, silent)
+		done <- err
+	}()
 	eventually(t, "some are copied", func() bool { return h.state(t, "TOGETHER_REPLAY").Msgs > 3 })
-	if r, err := h.replayer(t).Stop(t.Context(), plan.ID); err != nil || r.State != ReplayStopped {
-		t.Errorf("Stop = %+v, %v", r, err)
+	stopped, err := h.replayer(t).Stop(t.Context(), plan.ID)
+	if err != nil {
+		t.Errorf("Stop = %v", err)
 	}
 	if err := <-done; !errors.Is(err, ErrReplayStopped) {
 		t.Errorf("Run = %v", err)
 	}
-	if r := p.found(t, plan.ID); r.State != ReplayStopped {
-		t.Errorf("it is %+v", r)
+	copies := uint64(len(h.copies(t, "ml")))
+	for what, r := range map[string]Replay{"Stop": stopped, "Run": ran, "Find": p.found(t, plan.ID)} {
+		if r.State != ReplayStopped || r.Copied != copies || r.Last != copies || what != "Run" && r.Owner != "" {
+			t.Errorf("%s = %+v, and there are %d copies", what, r, copies)
+		}
 	}
 	if _, err := p.Stop(t.Context(), "nothing"); !errors.Is(err, ErrNoReplay) {
 		t.Errorf("Stop = %v", err)

@@ -248,13 +248,37 @@ func (p *Replayer) all(ctx context.Context, kv jetstream.KeyValue, team string) 
 }
 
 // Stop ends a replay for good. What it has copied stays with the team. A process that copies
-// learns of it within a few seconds. It waits for an election.
+// learns of it at its next mark, ends, and leaves its last count; that is waited for, but for a few
+// seconds at most. If the plan has an owner then, more may be copied than it says. It waits for an
+// election.
 func (p *Replayer) Stop(ctx context.Context, id string) (r Replay, err error) {
 	err = p.reader.outlast(ctx, func() error {
 		r, err = p.stop(ctx, id)
 		return err
 	})
-	return r, err
+	if err != nil {
+		return r, err
+	}
+	waiting, cancel := context.WithTimeout(ctx, 5*markEvery)
+	defer cancel()
+	for r.State == ReplayStopped && r.Runs(time.Now()) && waiting.Err() == nil {
+		rest(waiting, replicaPause)
+		if now, err := p.Find(waiting, id); err == nil {
+			r = now
+		}
+	}
+	return r, nil
+}
+
+// Runs says whether a process copies, or ends and has not left its last count yet. A process that
+// ends says so in the plan; that one was killed can only be told from the marks that it does not
+// make.
+func (p Replay) Runs(now time.Time) bool {
+	quiet := 30 * time.Second
+	if p.Rate > 0 {
+		quiet = max(quiet, time.Duration(3/p.Rate*float64(time.Second)))
+	}
+	return p.Owner != "" && now.Sub(p.Marked) <= quiet
 }
 
 func (p *Replayer) stop(ctx context.Context, id string) (Replay, error) {

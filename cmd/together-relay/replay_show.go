@@ -43,22 +43,17 @@ func replayLineOf(r jetstream.Replay, now time.Time) replayLine {
 	}
 }
 
-// replayState says in a word what becomes of the replay. A process that ends says so in the plan;
-// that one was killed can only be told from the marks that it does not make.
+// replayState says in a word what becomes of the replay.
 func replayState(r jetstream.Replay, now time.Time) string {
-	quiet := 30 * time.Second
-	if r.Rate > 0 {
-		quiet = max(quiet, time.Duration(3/r.Rate*float64(time.Second)))
-	}
 	switch {
 	case r.State != jetstream.ReplayOpen:
 		return r.State
 	case r.ID == "":
 		return "planned"
-	case r.Owner == "", now.Sub(r.Marked) > quiet:
-		return "interrupted"
+	case r.Runs(now):
+		return "running"
 	}
-	return "running"
+	return "interrupted"
 }
 
 // printReplay writes one replay, as the result of a verb.
@@ -201,7 +196,8 @@ func newReplayStop() *cobra.Command {
 		Use:   "stop ID",
 		Short: "End a replay for good",
 		Long: `Ends a replay that is running or was interrupted. What it has copied stays with the team. A process
-that copies learns of it within a few seconds, and ends with exit code 1.`,
+that copies learns of it within a second or two, and ends with exit code 1. Its last count is waited for, for
+five seconds at most.`,
 		Example: `  together-relay replay stop 3h0vn5a2kc`,
 		Args:    cobra.ExactArgs(1),
 	}
@@ -215,6 +211,9 @@ that copies learns of it within a few seconds, and ends with exit code 1.`,
 			r, err := p.Stop(cmd.Context(), args[0])
 			if err != nil {
 				return err
+			}
+			if r.State == jetstream.ReplayStopped && r.Owner != "" {
+				fmt.Fprintf(cmd.ErrOrStderr(), "together-relay: the process that copied has not answered yet; what it has copied since %s is not counted, and replay ls tells it if it answers\n", r.Marked.Format(time.RFC3339))
 			}
 			return printReplay(cmd.OutOrStdout(), output, r, "copied", time.Now())
 		})

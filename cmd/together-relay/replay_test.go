@@ -308,10 +308,16 @@ func TestReplayIsStoppedFromOutside(t *testing.T) {
 	}
 	eventually(t, "it is running", func() bool { return strings.Contains(p.verb(t, "replay", "ls").stdout, "  running  ") })
 	id := p.theReplay(t).ID
-	if r := p.verb(t, "replay", "stop", id); r.code != 0 || !strings.Contains(r.stdout, id+"\tstopped\t") {
-		t.Errorf("replay stop: %+v", r)
-	}
+	stop := p.verb(t, "replay", "stop", id)
 	_ = cmd.Wait()
+	originals, _ := p.copied(t, "billing")
+	want := fmt.Sprintf("%s\tstopped\t%d of 60 ", id, len(originals))
+	if stop.code != 0 || stop.stderr != "" || !strings.HasPrefix(stop.stdout, want) || !strings.HasPrefix(stdout.String(), want) {
+		t.Errorf("want %s, replay stop: %+v, replay: %s", want, stop, stdout)
+	}
+	if got := p.theReplay(t); got.State != adapter.ReplayStopped || got.Copied != uint64(len(originals)) {
+		t.Errorf("of %d copies replay ls tells %+v", len(originals), got)
+	}
 	if cmd.ProcessState.ExitCode() != exitFailed || !strings.Contains(stderr.String(), "replay "+id+": it was stopped") {
 		t.Errorf("%s\n%s%s", cmd.ProcessState, stdout, stderr)
 	}
