@@ -23,7 +23,7 @@ func newTeams() *cobra.Command {
 stream, changes it when the file changes, and pauses it when the team is taken out. With the embedded
 server each team logs in with a password of its own, and may take its events and nothing else.`,
 		Example: `  together-relay teams ls
-  together-relay teams creds billing > billing.env
+  (umask 077; together-relay teams creds billing > billing.env)
   together-relay teams snippet billing --lang python > subscriber.py
   together-relay teams rm billing --yes`,
 		Args: cobra.NoArgs,

@@ -20,12 +20,12 @@ func newTeamsCreds() *cobra.Command {
 		Long: `Prints the address, the user and the password of a team, and deletes the password: what is kept is
 its bcrypt hash, so nobody can print it again. --new makes another one; a relay with the embedded server
 takes it within seconds and closes the connections that were made with the old one. An outside server
-takes it with the next configuration.
+takes it once nats-config has been run again and NATS reloaded.
 
 together-operator is the user of people. Its password stays, since the command line uses it.
 
 The lines can be read by a shell, and by whatever reads a file of variables.`,
-		Example: `  together-relay teams creds billing > billing.env
+		Example: `  (umask 077; together-relay teams creds billing > billing.env)
   (set -a; eval "$(together-relay teams creds billing --new)"; bash subscriber.sh)
   together-relay teams creds together-operator`,
 		Args: cobra.ExactArgs(1),
@@ -48,6 +48,9 @@ The lines can be read by a shell, and by whatever reads a file of variables.`,
 		password, err := s.takePassword(name, renew)
 		if err != nil {
 			return err
+		}
+		if renew && s.nats.url != "" {
+			fmt.Fprintf(cmd.ErrOrStderr(), "together-relay: NATS at %s does not know this password yet; run together-relay teams nats-config again, then reload NATS\n", server)
 		}
 		if output == "json" {
 			return writeJSON(cmd.OutOrStdout(), map[string]string{"nats_url": server, "nats_user": name, "nats_password": password})

@@ -59,7 +59,7 @@ hashes alone.`,
 		if err := natsd.WritePrivate(out, text); err != nil {
 			return err
 		}
-		fmt.Fprintf(cmd.ErrOrStderr(), "%s holds the accounts of %s now; reload NATS if it runs\n", out, several(len(s.teams), "team"))
+		fmt.Fprintf(cmd.ErrOrStderr(), "%s holds the accounts of %s now; if NATS runs, reload it twice, some seconds apart\n", out, several(len(s.teams), "team"))
 		return nil
 	}
 	return cmd

@@ -70,7 +70,7 @@ func (o *outsideNATS) print(t *testing.T, teams string) {
 	t.Helper()
 	writeFile(t, o.file, teams)
 	r := o.cli(t, withSecret, "teams", "nats-config", "--out="+filepath.Join(o.dir, "accounts.conf"), "--relay-password="+filepath.Join(o.dir, "relay.password"))
-	if r.code != exitDone || r.stdout != "" || !strings.Contains(r.stderr, "reload NATS") {
+	if r.code != exitDone || r.stdout != "" || !strings.Contains(r.stderr, "reload it twice") {
 		t.Fatalf("nats-config: %+v", r)
 	}
 }
