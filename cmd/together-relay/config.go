@@ -259,7 +259,7 @@ func (s *settings) check() error {
 	case s.watch.budget < 1:
 		return usagef("watch-budget is %d requests a minute, it must be positive", s.watch.budget)
 	case s.nats.auth.PasswordFile != "" && s.nats.auth.Password != "":
-		return usagef("nats-password and nats-password-file are both set; leave one out")
+		return usagef("nats-password (from %s) and nats-password-file (from %s) are both set; leave one out", s.origin["nats-password"], s.origin["nats-password-file"])
 	case s.nats.auth.PasswordFile != "" && s.nats.auth.User == "":
 		return usagef("nats-password-file goes with nats-user, which is empty")
 	case s.watch.simulate && !s.dev:

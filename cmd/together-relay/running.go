@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"together-relay/adapters/jetstream"
@@ -111,11 +112,22 @@ func (s *settings) reader(more ...jetstream.Option) (*jetstream.Reader, error) {
 	if err != nil {
 		return nil, err
 	}
+	if keyed, _ := s.keys().Teams(); slices.Contains(keyed, auth.User) {
+		return nil, fmt.Errorf("NATS_USER is %s, a team here, which may take its own events and nothing else; unset NATS_USER and NATS_PASSWORD, or set them to what together-relay teams creds %s prints",
+			auth.User, natsd.OperatorUser)
+	}
 	if auth.User == natsd.OperatorUser {
 		auth.Inbox = "_INBOX_" + natsd.OperatorUser // which the relay's user may not hear
 	}
 	more = append(more, jetstream.Reports(sayOnce(os.Stderr)))
 	r, err := jetstream.OpenReader(url, auth, s.stream.Stream, more...)
+	if given := s.nats.auth; jetstream.Refused(err) && given.User != "" && given.Password+given.PasswordFile != "" {
+		how := "prints it"
+		if given.User != natsd.OperatorUser {
+			how = "--new makes another"
+		}
+		return nil, fmt.Errorf("%w; the password that is set is not that of user %s; together-relay teams creds %[2]s %s", err, given.User, how)
+	}
 	if jetstream.Refused(err) {
 		return nil, fmt.Errorf("%w; set NATS_USER, such as %s, and NATS_PASSWORD or NATS_PASSWORD_FILE", err, natsd.OperatorUser)
 	}

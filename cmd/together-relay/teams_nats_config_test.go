@@ -295,8 +295,11 @@ func TestNATSPasswordFile(t *testing.T) {
 	p.waitLog(t, "connection to NATS lost; trying again until it is back")
 	p.waitReady(t)
 	p.mustSend(t, newBody("evt_2"), http.StatusOK)
-	for _, env := range [][]string{{"NATS_PASSWORD_FILE=x", "NATS_USER=a", "NATS_PASSWORD=b"}, {"NATS_PASSWORD_FILE=x"}} {
-		if r := o.cli(t, append(env, withSecret...), "config"); r.code != exitUsage || !strings.Contains(r.stderr, "nats-password-file") {
+	for want, env := range map[string][]string{
+		"nats-password (from NATS_PASSWORD) and nats-password-file (from NATS_PASSWORD_FILE) are both set": {"NATS_PASSWORD_FILE=x", "NATS_USER=a", "NATS_PASSWORD=b"},
+		"nats-password-file goes with nats-user":                                                           {"NATS_PASSWORD_FILE=x"},
+	} {
+		if r := o.cli(t, append(env, withSecret...), "config"); r.code != exitUsage || !strings.Contains(r.stderr, want) {
 			t.Errorf("%v: %+v", env, r)
 		}
 	}
