@@ -187,8 +187,14 @@ async def main():
 			edits: [][2]string{
 				{`  nats consumer info "$1" "$consumer" </dev/null >/dev/null 2>&1 ||
     nats consumer add "$1" "$consumer" --pull --ack explicit --filter "${FILTER:-together.>}" --defaults >/dev/null
-`, `  nats request --raw "\$JS.API.CONSUMER.INFO.$1.$consumer" '' | grep '"config"' >/dev/null || # it has to be there
-    { echo "nothing is taken from $1: there is no consumer $consumer" >&2; return 1; }
+`, `  local info
+  info=$(nats request --raw "\$JS.API.CONSUMER.INFO.$1.$consumer" '' 2>&1) || :
+  if [[ $info != *'"config"'* ]]; then # it has to be there
+    [[ $info != *'"consumer not found"'* ]] || info="there is no consumer $consumer"
+    [[ $info != *Authorization* ]] || info+="; together-relay teams creds $consumer --new makes another password"
+    echo "nothing is taken from $1: ${info:-NATS gives no answer}" >&2
+    return 1
+  fi
 `},
 				{`take TOGETHER
 `, `{ # replays and dead letters to be tried again, beside the rest

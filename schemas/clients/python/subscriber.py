@@ -50,10 +50,17 @@ async def take(jetstream, stream, stopping):
 
 
 async def main():
-    stopping = asyncio.Event()
+    stopping, connected = asyncio.Event(), asyncio.Event()
+
+    async def trouble(error):  # with the connection, which is tried again
+        if "Authorization Violation" in str(error) and not connected.is_set():
+            sys.exit(f"{error}; together-relay teams creds NAME --new makes another password")
+        print(error, file=sys.stderr)
+
     url = os.environ.get("NATS_URL", "nats://127.0.0.1:4222")
     login = {"user": os.environ.get("NATS_USER"), "password": os.environ.get("NATS_PASSWORD")}
-    async with await nats.connect(url, **login, max_reconnect_attempts=-1) as connection:
+    async with await nats.connect(url, **login, error_cb=trouble, max_reconnect_attempts=-1) as connection:
+        connected.set()
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, stopping.set)
         await take(connection.jetstream(), "TOGETHER", stopping)
