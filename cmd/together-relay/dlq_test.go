@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -26,7 +28,10 @@ func give(t *testing.T, js jetstream.JetStream, stream, team string, do func(jet
 	if err != nil {
 		t.Fatal(err)
 	}
-	msg, err := c.Next(jetstream.FetchMaxWait(patience))
+	var msg jetstream.Msg
+	for err = nats.ErrNoResponders; errors.Is(err, nats.ErrNoResponders); { // the server tells of a consumer a moment before it serves it
+		msg, err = c.Next(jetstream.FetchMaxWait(patience))
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
