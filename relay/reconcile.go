@@ -20,8 +20,8 @@ type Reconciliation struct {
 	Watches []Watch
 	Since   time.Time // what happened before is not compared
 	Holds   func(context.Context, Event) (Stored, error)
-	Found   func(Finding) error             // called for each fact; its error ends it all
-	Begins  func(resource string, jobs int) // called for each resource, with the jobs that are looked at
+	Found   func(Finding) error                   // called for each fact; its error ends it all
+	Looks   func(resource string, done, jobs int) // called for each resource, and after each of its jobs
 }
 
 // Run looks at each resource once. It blocks until the provider has answered for every job.
@@ -39,9 +39,10 @@ func (r Reconciliation) Run(ctx context.Context) error {
 			continue
 		}
 		jobs = slices.DeleteFunc(jobs, func(j Job) bool { return !j.Updated.IsZero() && j.Updated.Before(r.Since) })
-		r.Begins(watch.Name, len(jobs))
-		for _, job := range jobs {
+		r.Looks(watch.Name, 0, len(jobs))
+		for i, job := range jobs {
 			err := r.job(ctx, watch, job)
+			r.Looks(watch.Name, i+1, len(jobs))
 			if err == nil {
 				continue
 			}

@@ -3,6 +3,7 @@ package relay_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -24,7 +25,7 @@ func TestReconciliation(t *testing.T) {
 	stored := []string{"held created", "held completed", "half created"}
 	asked := func(job string) int { return p.Asked("tell " + job) }
 
-	var got []string
+	var got, looks []string
 	r := relay.Reconciliation{
 		Watches: []relay.Watch{{Name: "jobs", Resource: &p}},
 		Holds: func(_ context.Context, ev relay.Event) (relay.Stored, error) {
@@ -36,13 +37,16 @@ func TestReconciliation(t *testing.T) {
 			}
 			return nil
 		},
-		Begins: func(string, int) {},
+		Looks: func(_ string, done, jobs int) { looks = append(looks, fmt.Sprint(done, "/", jobs)) },
 	}
 	if err := r.Run(ctx); err == nil {
 		t.Error("a job that cannot be asked for is no error")
 	}
 	if diff := cmp.Diff([]string{"half completed"}, got); diff != "" {
 		t.Errorf("missing (-want +got):\n%s", diff)
+	}
+	if want := []string{"0/3", "1/3", "2/3", "3/3"}; !slices.Equal(looks, want) {
+		t.Errorf("progress is %v, want %v", looks, want)
 	}
 	if asked("held") != 1 || asked("half") != 2 {
 		t.Errorf("asked %d and %d times, want once where nothing is missing", asked("held"), asked("half"))

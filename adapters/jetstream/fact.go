@@ -69,6 +69,9 @@ func (l *Log) find(ctx context.Context, ev relay.Event, subject string, after, u
 		if errors.Is(err, jetstream.ErrMsgNotFound) {
 			return 0, read, nil
 		}
+		if err != nil && !l.nc.IsConnected() {
+			return 0, read, fmt.Errorf("read what is stored on %s: the connection to NATS is lost; try again: %w", subject, err)
+		}
 		if err != nil {
 			return 0, read, fmt.Errorf("read what is stored on %s: %w", subject, err)
 		}

@@ -251,6 +251,8 @@ func judgePublicURL(f facts) []finding {
 func judgeWatcher(f facts) []finding {
 	var all []finding
 	switch {
+	case !f.key && f.nats.Marks.Exists:
+		all = one(levelNote, "watcher", "a relay has watched the Together API; no API key is set here, so it is not asked", "whether the key is good is not known", "set TOGETHER_API_KEY here, too")
 	case !f.key:
 		all = one(levelNote, "watcher", "no API key is set, so the Together API is not watched", "Together's documented API sends no webhooks", "set TOGETHER_API_KEY, unless only your own senders matter")
 	case errors.Is(f.whoami, relay.ErrKeyRefused):

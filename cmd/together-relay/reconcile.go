@@ -51,6 +51,9 @@ API does not tell what the catalogue held earlier. So are videos and queue jobs,
 	return cmd
 }
 
+// progressEach is how often a person who waits is told of the progress.
+const progressEach = 10 * time.Second
+
 func reconcile(ctx context.Context, s *settings, f reconcileFlags, stdout, stderr io.Writer) error {
 	now := time.Now()
 	since, err := parseSince(f.since, now)
@@ -86,9 +89,18 @@ func reconcile(ctx context.Context, s *settings, f reconcileFlags, stdout, stder
 		return err
 	}
 
-	compared, missing := 0, 0
-	err = relay.Reconciliation{Watches: s.jobWatches(api), Since: since, Holds: log.Holds, Begins: func(resource string, jobs int) {
-		fmt.Fprintf(stderr, "together-relay: looking at %d %s\n", jobs, strings.ReplaceAll(resource, "_", "-"))
+	compared, missing, said := 0, 0, now
+	err = relay.Reconciliation{Watches: s.jobWatches(api), Since: since, Holds: log.Holds, Looks: func(resource string, done, jobs int) {
+		resource = strings.ReplaceAll(resource, "_", "-")
+		switch {
+		case done == 0:
+			fmt.Fprintf(stderr, "together-relay: looking at %d %s\n", jobs, resource)
+		case done < jobs && time.Since(said) > progressEach:
+			fmt.Fprintf(stderr, "together-relay: %d of %d %s\n", done, jobs, resource)
+		default:
+			return
+		}
+		said = time.Now()
 	}, Found: func(found relay.Finding) error {
 		if compared++; found.Sequence > 0 {
 			return nil
@@ -104,8 +116,11 @@ func reconcile(ctx context.Context, s *settings, f reconcileFlags, stdout, stder
 		}
 		return printFinding(stdout, f.output, found)
 	}}.Run(ctx)
-	if err == nil || compared > 0 {
+	switch {
+	case err == nil:
 		fmt.Fprintf(stderr, "together-relay: %d facts since %s, %d were missing\n", compared, since.UTC().Format(time.RFC3339), missing)
+	case compared > 0:
+		fmt.Fprintf(stderr, "together-relay: not complete: %d facts so far, %d of them were missing\n", compared, missing)
 	}
 	if err == nil && missing > 0 && !f.fix {
 		return silent(exitFailed)

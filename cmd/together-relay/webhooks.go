@@ -130,7 +130,9 @@ func withAPI(cmd *cobra.Command, output *string, do func(*settings, *together.AP
 	}
 }
 
-func errNoKey() error { return usagef("no key: set TOGETHER_API_KEY or TOGETHER_API_KEY_FILE") }
+func errNoKey() error {
+	return usagef("no key: set TOGETHER_API_KEY or TOGETHER_API_KEY_FILE; for serve --simulate, paste the export line that it prints")
+}
 
 // explainAPI says what to do about an error of the API.
 func explainAPI(err error) error {
