@@ -104,7 +104,7 @@ func hold(dir string) (*flock.Flock, error) {
 	case err != nil:
 		return nil, fmt.Errorf("%w: lock data directory %s: %w", ErrConfig, dir, err)
 	case !ok:
-		return nil, fmt.Errorf("%w: another process holds the data directory %s; stop it, or choose another with RELAY_DATA_DIR", ErrConfig, dir)
+		return nil, fmt.Errorf("%w: another process holds the data directory %s; stop it, or choose another with --data-dir or RELAY_DATA_DIR", ErrConfig, dir)
 	}
 	return lock, nil
 }

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -76,8 +78,13 @@ func (c *letterChoice) flags(cmd *cobra.Command) {
 	fl.StringVar(&c.team, "team", "", "those of the `team`")
 	fl.StringVar(&c.reason, "reason", "", "those of the `reason`, such as max_deliver, terminated or schema")
 	sinceFlag(cmd, &c.since, "", "kept")
-	_ = cmd.RegisterFlagCompletionFunc("reason", cobra.FixedCompletions([]string{relay.ReasonMaxDeliver, relay.ReasonTerminated, relay.ReasonGone, relay.ReasonJSON,
-		relay.ReasonID, relay.ReasonType, relay.ReasonData, relay.ReasonSchema, relay.ReasonSize}, cobra.ShellCompDirectiveNoFileComp))
+	_ = cmd.RegisterFlagCompletionFunc("reason", cobra.FixedCompletions(reasons(), cobra.ShellCompDirectiveNoFileComp))
+}
+
+// reasons are those of all dead letters.
+func reasons() []string {
+	return []string{relay.ReasonMaxDeliver, relay.ReasonTerminated, relay.ReasonGone,
+		relay.ReasonJSON, relay.ReasonID, relay.ReasonType, relay.ReasonData, relay.ReasonSchema, relay.ReasonSize}
 }
 
 // bulkFlags declares what is beside that for a verb that does something to them.
@@ -99,6 +106,9 @@ func (c *letterChoice) check() (err error) {
 	}
 	if c.team != "" && !relay.ValidTeamName(c.team) {
 		return usagef("%q is no name of a team", c.team)
+	}
+	if c.reason != "" && !slices.Contains(reasons(), c.reason) {
+		return usagef("--reason: %q is none of %s", c.reason, strings.Join(reasons(), ", "))
 	}
 	c.query.Team, c.query.Reason = c.team, c.reason
 	if c.query.Since, err = parseSince(c.since, time.Now()); err != nil {

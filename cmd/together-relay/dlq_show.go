@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -111,6 +112,8 @@ func newDLQShow() *cobra.Command {
 	withLetters(cmd, check, func(ctx context.Context, l letters, _ []string) error {
 		letter, err := l.reader.Letter(ctx, numbers[0])
 		switch {
+		case errors.Is(err, jetstream.ErrNoLetter):
+			return fmt.Errorf("%w; together-relay dlq ls lists them", err)
 		case err != nil:
 			return err
 		case body:

@@ -158,17 +158,22 @@ func replay(ctx context.Context, s *settings, f replayFlags, rate float64, stdou
 	})
 }
 
+// explainReplay says what to do about an id that is not there.
+func explainReplay(err error) error {
+	if errors.Is(err, jetstream.ErrNoReplay) {
+		return fmt.Errorf("%w; together-relay replay ls lists them", err)
+	}
+	return err
+}
+
 // replayPlan is the plan of the flags, or the one that is to be taken up again.
 func (s *settings) replayPlan(ctx context.Context, p *jetstream.Replayer, f replayFlags, stderr io.Writer) (jetstream.Replay, error) {
 	if f.resume != "" {
 		plan, err := p.Find(ctx, f.resume)
-		if errors.Is(err, jetstream.ErrNoReplay) {
-			return plan, fmt.Errorf("%w; together-relay replay ls lists them", err)
-		}
 		if err == nil && plan.State == jetstream.ReplayStopped {
 			return plan, fmt.Errorf("replay %s was stopped for good; begin a new one", plan.ID)
 		}
-		return plan, err
+		return plan, explainReplay(err)
 	}
 	prefixes, err := s.prefixList()
 	if err != nil {

@@ -210,7 +210,7 @@ five seconds at most.`,
 		return s.withReplayer(func(p *jetstream.Replayer) error {
 			r, err := p.Stop(cmd.Context(), args[0])
 			if err != nil {
-				return err
+				return explainReplay(err)
 			}
 			if r.State == jetstream.ReplayStopped && r.Owner != "" {
 				fmt.Fprintf(cmd.ErrOrStderr(), "together-relay: the process that copied has not answered yet; what it has copied since %s is not counted, and replay ls tells it if it answers\n", r.Marked.Format(time.RFC3339))
