@@ -252,7 +252,7 @@ func judgeWatcher(f facts) []finding {
 	var all []finding
 	switch {
 	case !f.key && f.nats.Marks.Exists:
-		all = one(levelNote, "watcher", "a relay has watched the Together API; no API key is set here, so it is not asked", "whether the key is good is not known", "set TOGETHER_API_KEY here, too")
+		all = one(levelNote, "watcher", "no API key is set here, but there are a watcher's marks, so a relay may watch the Together API", "whether its key is good is not known", "set TOGETHER_API_KEY here, too")
 	case !f.key:
 		all = one(levelNote, "watcher", "no API key is set, so the Together API is not watched", "Together's documented API sends no webhooks", "set TOGETHER_API_KEY, unless only your own senders matter")
 	case errors.Is(f.whoami, relay.ErrKeyRefused):

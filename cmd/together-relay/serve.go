@@ -244,7 +244,7 @@ func listen(setting, address string) (net.Listener, error) {
 	l, err := net.Listen("tcp", address)
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return nil, usagef("%s: %w; choose another address, such as 127.0.0.1:0 for any free port, with --%s", setting, err,
-			strings.ToLower(strings.ReplaceAll(strings.TrimPrefix(setting, "RELAY_"), "_", "-")))
+			strings.ToLower(strings.ReplaceAll(strings.TrimLeft(strings.TrimPrefix(setting, "RELAY_"), "-"), "_", "-")))
 	}
 	if err != nil {
 		return nil, usagef("%s: %w", setting, err)
