@@ -22,10 +22,8 @@ import (
 //
 //	go test ./cmd/together-relay -run FaultDeadLetters -fault -v
 func TestFaultDeadLetters(t *testing.T) {
-	if !*faultRun {
-		t.Skip("the fault tests run with -fault")
-	}
 	t.Parallel()
+	faultTest(t, 3*time.Minute)
 	chance := rand.New(rand.NewPCG(*faultSeed, 5))
 	file := writeFile(t, filepath.Join(t.TempDir(), "relay.yaml"), "teams: {ml: {backoff: [1s], max_deliver: 100, events: ['>']}}")
 	l := launch{dir: filepath.Join(t.TempDir(), "data"), env: withSecret, args: []string{"--config=" + file}}
@@ -98,10 +96,8 @@ func TestFaultDeadLetters(t *testing.T) {
 // event. No event is two letters, and those that the team knows to be terminated are counted that have none:
 // each relay hears what the stream misses, unless it was connected to the node that was killed.
 func TestFaultDeadLettersOfACluster(t *testing.T) {
-	if !*faultRun {
-		t.Skip("the fault tests run with -fault")
-	}
 	t.Parallel()
+	faultTest(t, 3*time.Minute)
 	r := newRig(t, "dead letters, three nodes")
 	stores := []string{t.TempDir(), t.TempDir(), t.TempDir()}
 	c := r.startCluster(func(i int) string { return stores[i] })

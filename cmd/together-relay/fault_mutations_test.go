@@ -11,9 +11,7 @@ import (
 // TestFaultMutations shows that the fault tests can fail: three relays that are broken each in
 // its own way, and the promise that the checker must see broken by each.
 func TestFaultMutations(t *testing.T) {
-	if !*faultRun {
-		t.Skip("the fault tests run with -fault")
-	}
+	faultTest(t, 0)
 	for _, m := range []struct {
 		broken, rule string
 		set          func(*rig) (strike func() []violation)

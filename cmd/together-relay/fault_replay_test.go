@@ -12,10 +12,8 @@ import (
 // TestFaultReplay proves that a replay brings each event once, whatever fails beneath it: nodes of a
 // cluster, and the replay itself, which is killed and taken up again.
 func TestFaultReplay(t *testing.T) {
-	if !*faultRun {
-		t.Skip("the fault tests run with -fault")
-	}
 	t.Parallel()
+	faultTest(t, 3*time.Minute)
 	r := newRig(t, "replay, three nodes")
 	stores := []string{t.TempDir(), t.TempDir(), t.TempDir()}
 	c := r.startCluster(func(i int) string { return stores[i] })

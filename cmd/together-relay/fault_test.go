@@ -54,6 +54,17 @@ var faults = []fault{
 	{"stream leader moved, three nodes", leaderMoved},
 }
 
+// faultTest skips a test that runs only with -fault, or that go test is going to cut off.
+func faultTest(t *testing.T, needs time.Duration) {
+	t.Helper()
+	if !*faultRun {
+		t.Skip("the fault tests run with -fault")
+	}
+	if end, ok := t.Deadline(); ok && time.Until(end) < needs {
+		t.Skipf("it needs up to %s, and go test ends in %s: give it -timeout 1h", needs, time.Until(end).Round(time.Second))
+	}
+}
+
 // TestFault proves the promise: what was answered 200 is stored, once, whatever fails.
 //
 //	go test ./cmd/together-relay -run Fault -fault -v                    # seven minutes
@@ -62,9 +73,7 @@ var faults = []fault{
 // Several faults are tested at one time, since each of them mostly waits. Full disks and
 // power cuts need mounts, and so root; otherwise they are skipped, and the table says so.
 func TestFault(t *testing.T) {
-	if !*faultRun {
-		t.Skip("the fault tests run with -fault")
-	}
+	faultTest(t, 0)
 	t.Logf("seed %d, %d rounds of each fault", *faultSeed, *faultRounds)
 	rigs := make([]*rig, len(faults))
 	var workers sync.WaitGroup

@@ -357,9 +357,7 @@ func TestWatch(t *testing.T) {
 
 // TestFaultWatch is a whole day, with everything at once.
 func TestFaultWatch(t *testing.T) {
-	if !*faultRun {
-		t.Skip("the fault tests run with -fault")
-	}
+	faultTest(t, 4*time.Minute)
 	for i := range max(*faultRounds/20, 1) {
 		seed := *faultSeed + uint64(i)
 		t.Logf("seed %d", seed)
