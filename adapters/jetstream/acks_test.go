@@ -135,11 +135,7 @@ func TestNoLeaderIsWaitedOut(t *testing.T) {
 	t.Parallel()
 	ns := startServer(t, t.TempDir(), -1)
 	js := admin(t, ns.ClientURL())
-	nc, err := nats.Connect(ns.ClientURL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(nc.Close)
+	nc := client(t, ns.ClientURL())
 	a, err := newAcks(nc)
 	if err != nil {
 		t.Fatal(err)
@@ -164,11 +160,7 @@ func TestNoLeaderIsWaitedOut(t *testing.T) {
 func TestRequestLeavesItsMessageAlone(t *testing.T) {
 	t.Parallel()
 	ns := startServer(t, t.TempDir(), -1)
-	nc, err := nats.Connect(ns.ClientURL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(nc.Close)
+	nc := client(t, ns.ClientURL())
 	sub, err := nc.SubscribeSync("own.*")
 	if err != nil {
 		t.Fatal(err)
@@ -241,11 +233,7 @@ func TestRequestLeavesItsMessageAlone(t *testing.T) {
 func TestMessageThatCannotBeSent(t *testing.T) {
 	t.Parallel()
 	ns := startServer(t, t.TempDir(), -1)
-	nc, err := nats.Connect(ns.ClientURL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(nc.Close)
+	nc := client(t, ns.ClientURL())
 	a, err := newAcks(nc)
 	if err != nil {
 		t.Fatal(err)

@@ -110,11 +110,12 @@ func (m *message) encode(subject string, ev relay.Event) error {
 	if ctx.DataSchema != nil {
 		m.set("ce-dataschema", ctx.DataSchema.String())
 	}
-	if way, ok := ctx.Extensions["ingress"].(string); ok { // it has a place of its own, since a map has no order
+	way, placed := ctx.Extensions["ingress"].(string)
+	if placed { // it has a place of its own, since a map has no order
 		m.set("ce-ingress", way)
 	}
 	for name, value := range ctx.Extensions {
-		if name == "ingress" {
+		if placed && name == "ingress" {
 			continue
 		}
 		if when, ok := value.(types.Timestamp); ok {

@@ -96,15 +96,21 @@ func eventually(t testing.TB, what string, condition func() bool) {
 	}
 }
 
-// admin is a JetStream client of the test's own.
-func admin(t testing.TB, url string) jetstream.JetStream {
+// client opens a connection for the test, and closes it with it.
+func client(t testing.TB, url string) *nats.Conn {
 	t.Helper()
 	nc, err := nats.Connect(url)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(nc.Close)
-	js, err := jetstream.New(nc)
+	return nc
+}
+
+// admin is a JetStream client of the test's own.
+func admin(t testing.TB, url string) jetstream.JetStream {
+	t.Helper()
+	js, err := jetstream.New(client(t, url))
 	if err != nil {
 		t.Fatal(err)
 	}

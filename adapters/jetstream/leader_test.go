@@ -34,11 +34,7 @@ func startElector(t *testing.T, answer func(subject string, data []byte, nth fun
 	}
 	ns.Start()
 	t.Cleanup(func() { stopServer(ns) })
-	nc, err := nats.Connect(ns.ClientURL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(nc.Close)
+	nc := client(t, ns.ClientURL())
 	e := elector{asked: map[string]int{}}
 	nth := func(key string) int {
 		e.mu.Lock()
