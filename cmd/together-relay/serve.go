@@ -12,7 +12,6 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
-	"strings"
 	"syscall"
 	"time"
 
@@ -84,7 +83,7 @@ func serve(ctx context.Context, s *settings, stdout, stderr io.Writer) (err erro
 		return err
 	}
 
-	public, err := listen("RELAY_LISTEN", s.http.listen)
+	public, err := listen("RELAY_LISTEN", "--listen", s.http.listen)
 	if err != nil {
 		return err
 	}
@@ -240,11 +239,11 @@ func (s *settings) httpSources() map[string]httpd.Source {
 	return sources
 }
 
-func listen(setting, address string) (net.Listener, error) {
+// listen says by the name of the setting, or by its flag, what is wrong with the address.
+func listen(setting, flag, address string) (net.Listener, error) {
 	l, err := net.Listen("tcp", address)
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return nil, usagef("%s: %w; choose another address, such as 127.0.0.1:0 for any free port, with --%s", setting, err,
-			strings.ToLower(strings.ReplaceAll(strings.TrimLeft(strings.TrimPrefix(setting, "RELAY_"), "-"), "_", "-")))
+		return nil, usagef("%s: %w; choose another address, such as 127.0.0.1:0 for any free port, with %s", setting, err, flag)
 	}
 	if err != nil {
 		return nil, usagef("%s: %w", setting, err)
@@ -256,7 +255,7 @@ func listenAdmin(address string) (net.Listener, error) {
 	if address == "" {
 		return nil, nil
 	}
-	return listen("RELAY_ADMIN_LISTEN", address)
+	return listen("RELAY_ADMIN_LISTEN", "--admin-listen", address)
 }
 
 func address(l net.Listener) string {

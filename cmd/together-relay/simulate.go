@@ -36,7 +36,7 @@ themselves. Its time runs faster than the real one. Nothing is stored, and the s
 		if speed <= 0 || speed > 1e5 {
 			return usagef("--speed is %g, it must be positive and at most 100000", speed)
 		}
-		l, err := listen("--listen", address)
+		l, err := listen("--listen", "--listen", address)
 		if err != nil {
 			return err
 		}
@@ -55,7 +55,7 @@ const simSpeed = 180
 // simulate makes the settings those of watching a made-up Together, and opens its address. What is
 // set stays as it is, but for the key and the address of the API.
 func (s *settings) simulate() (net.Listener, error) {
-	l, err := listen("--simulate", "127.0.0.1:0")
+	l, err := listen("--simulate", "--simulate", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
